@@ -1,0 +1,1 @@
+"""Who takes part: devices, houses, market operators, resilience manager, attacker."""

@@ -1,0 +1,53 @@
+"""The market clock: who acts in which order within a minute, and so who knows what when.
+
+A minute starts at now_s = 60 k. Within it operators act at whole-second offsets; what is sent at one offset is read at
+the next instant of its receiver. Simulated results belong to the minute, not to the offset.
+
+offset  who                          reads                                    sends
+0       wholesale                    -                                        conditions (and hourly forecast)
+0       resilience                   measurement of the last minute           alarm, attack
+0       smo                          bids, meters (last minute's offset 3)    aggregate bid, or schedule if no clearing is due
+1       pmo (each primary period)    aggregate bids, conditions, alarm, taps  set-points, dLMP
+2       smo (each primary period)    set-points, dLMP                         schedule
+3       cmo                          schedule, conditions                     injections, meters, bids for the next minute
+4       grid                         injections                               measurement, taps
+
+The lag is therefore one minute from a bid to its use and from a measurement to the alarm it causes, and up to one primary period
+from an SMO's need to its new set-point. One extra minute before the start (now_s = -60) lets the consumers bid for the first minute;
+one instant after the end lets smo and pmo settle the last period.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+MINUTE_S = 60
+WARM_UP_S = -MINUTE_S
+OFFSET_S = {"wholesale": 0, "resilience": 0, "smo": 0, "pmo": 1, "smo_reclear": 2, "cmo": 3, "grid": 4}
+
+
+@dataclass(frozen=True, slots=True)
+class MarketClock:
+    """Instants of a run. primary_period_s : multiple of 60; end_s : end of the simulated time, exclusive."""
+
+    primary_period_s: int
+    end_s: int
+
+    def is_primary(self, now_s: int) -> bool:
+        """Say whether the primary market clears in the minute of now_s."""
+        return now_s >= 0 and (now_s // MINUTE_S * MINUTE_S) % self.primary_period_s == 0
+
+    def instants(self, role: str) -> Iterator[int]:
+        """Yield the simulated seconds at which operators of a role ("smo", "pmo", ...) act, in order."""
+        for minute_s in range(WARM_UP_S, self.end_s, MINUTE_S):
+            warm_up, primary = minute_s < 0, self.is_primary(minute_s)
+            if warm_up and role not in ("wholesale", "cmo"):
+                continue
+            if role == "pmo" and not primary:
+                continue
+            yield minute_s + OFFSET_S[role]
+            if role == "smo" and primary:
+                yield minute_s + OFFSET_S["smo_reclear"]
+        if role in ("smo", "pmo"):
+            yield self.end_s + OFFSET_S[role]

@@ -1,0 +1,99 @@
+"""The physical grid as an operator: injections in, three-phase power flow, measurements out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from voltier.agents.clock import MINUTE_S
+from voltier.agents.messages import Index, Injections, Measurement, Taps
+from voltier.agents.operator import Mail, Outbox, Rows
+from voltier.grid.feeder import Feeder
+from voltier.grid.flow.port import Flow, PowerFlow
+from voltier.grid.regulators import next_taps
+
+_PHASE = "abc"
+
+
+class GridOperator:
+    """Runs the power flow once a minute and moves the regulators' taps for the next one.
+
+    tap : (n_reg,) positions at the start. controlled : whether regulators act on line-drop compensation, or stay.
+    """
+
+    name = "grid"
+
+    def __init__(
+        self,
+        feeder: Feeder,
+        engine: PowerFlow,
+        tap: Index,
+        *,
+        controlled: bool,
+        v_min_pu: float,
+        v_max_pu: float,
+    ) -> None:
+        self._feeder, self._engine, self._tap, self._controlled = feeder, engine, tap, controlled
+        self._limits = v_min_pu, v_max_pu
+        self._outside: frozenset[tuple[int, int]] = frozenset()
+
+    def decide(self, now_s: int, inbox: Sequence[Mail]) -> Outbox:
+        """Solve the minute's power flow on the injections received and report what the meters see."""
+        t_s = now_s // MINUTE_S * MINUTE_S
+        p_kw, q_kvar = self._gather([mail.body for mail in inbox if isinstance(mail.body, Injections)])
+        flow = self._engine.solve(p_kw, q_kvar, self._tap)
+        outbox = Outbox()
+        measurement = Measurement(t_s=t_s, p_cc_kw=flow.p_cc_kw, q_cc_kvar=flow.q_cc_kvar)
+        outbox.mail += [Mail(self.name, to, measurement) for to in ("pmo", "resilience")]
+        outbox.mail.append(Mail(self.name, "pmo", Taps(t_s=t_s, tap=self._tap)))
+        self._record(t_s, flow, p_kw, q_kvar, outbox)
+        if self._controlled:
+            self._tap = next_taps(self._feeder, flow, self._tap)
+        return outbox
+
+    def _gather(self, parts: Sequence[Injections]) -> tuple[np.ndarray, np.ndarray]:
+        p_kw = np.zeros((len(self._feeder.bus), 3))
+        q_kvar = np.zeros_like(p_kw)
+        for part in parts:
+            np.add.at(p_kw, (part.bus, part.phase), part.p_kw)
+            np.add.at(q_kvar, (part.bus, part.phase), part.q_kvar)
+        return p_kw, q_kvar
+
+    def _record(self, t_s: int, flow: Flow, p_kw: np.ndarray, q_kvar: np.ndarray, outbox: Outbox) -> None:
+        here = self._feeder.has_phase
+        v_pu = np.abs(flow.v_pu)
+        grid = {"v_pu": v_pu[here], "p_kw": p_kw[here], "q_kvar": q_kvar[here]}
+        outbox.rows.append(Rows("grid", t_s, grid))
+        # Losses by phase close each phase's balance; the engine's own count of the losses checks their sum.
+        loss_kw = p_kw.sum(axis=0) - flow.p_cc_kw
+        substation = {
+            "p_kw": flow.p_cc_kw,
+            "q_kvar": flow.q_cc_kvar,
+            "loss_kw": loss_kw,
+            "balance_error_kw": np.full(3, loss_kw.sum() - flow.loss_kw),
+        }
+        outbox.rows.append(Rows("substation", t_s, substation))
+        self._watch_limits(t_s, v_pu, outbox)
+
+    def _watch_limits(self, t_s: int, v_pu: np.ndarray, outbox: Outbox) -> None:
+        """Log an event when the set of nodes outside the voltage limits grows or empties."""
+        v_min, v_max = self._limits
+        with np.errstate(invalid="ignore"):
+            outside = (v_pu < v_min) | (v_pu > v_max)
+        now = frozenset(zip(*(axis.tolist() for axis in np.nonzero(outside)), strict=True))
+        if now - self._outside:
+            deviation = np.where(outside, np.abs(v_pu - 1.0), 0.0)
+            bus, phase = np.unravel_index(int(np.argmax(deviation)), deviation.shape)
+            text = (
+                f"{len(now)} of {int(self._feeder.has_phase.sum())} nodes outside {v_min:g} to {v_max:g} p.u.; farthest "
+                f"{self._feeder.bus[bus]}.{_PHASE[phase]} at {v_pu[bus, phase]:.4f}; taps {self._tap.tolist()}"
+            )
+            outbox.rows.append(_event(t_s, "voltage", text))
+        elif self._outside and not now:
+            outbox.rows.append(_event(t_s, "voltage-restored", "all nodes are back inside the voltage limits"))
+        self._outside = now
+
+
+def _event(t_s: int, kind: str, text: str) -> Rows:
+    return Rows("events", t_s, {"source": ["grid"], "kind": [kind], "text": [text]})

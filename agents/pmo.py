@@ -1,0 +1,359 @@
+"""Primary market operator: collects the SMOs' bids, clears the feeder, sends set-points and prices, settles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voltier.agents.clock import MINUTE_S, MarketClock
+from voltier.agents.messages import (
+    Alarm,
+    Conditions,
+    ImportSchedule,
+    Index,
+    Measurement,
+    PrimarySchedule,
+    SmoBids,
+    Taps,
+)
+from voltier.agents.operator import Mail, Outbox, Rows
+from voltier.grid.errors import ClearingAborted, FederationError
+from voltier.grid.feeder import Feeder
+from voltier.grid.network import BalancedNetwork, retap
+from voltier.market.primary.market import PrimaryMarket
+from voltier.market.primary.problem import PrimaryBids, PrimaryClearing, PrimaryPrices
+from voltier.market.resilience.coefficients import Coefficients, unweighted
+from voltier.market.resilience.mitigation import restore_import
+from voltier.market.settlement import PrimaryPeriod, settle_primary
+
+
+@dataclass(frozen=True, slots=True)
+class PrimaryRules:
+    """Market rules of the primary level.
+
+    design : "hierarchical", "primary_only" or "no_market". policy : what to do with a failed clearing,
+    "hold" | "relax" | "abort". recovery_periods : clearings over which re-weighted coefficients return to normal.
+    """
+
+    design: str
+    loss_usd_per_kwh: float
+    import_slope_usd_per_kw2h: float
+    relaxation_bound: bool
+    policy: str
+    settlement_period_s: int
+    recovery_periods: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Period:
+    """A primary period under way: what was offered, at which prices, and what came of it (None: no market)."""
+
+    t_s: int
+    bids: SmoBids
+    conditions: Conditions
+    prices: PrimaryPrices
+    clearing: PrimaryClearing | None
+
+
+class PrimaryOperator:
+    """Clears the primary market each primary period and re-weights it while an alarm is on.
+
+    shards : positions of the SMOs that each "smo.k" serves. has_generator : (n_smo,) bool.
+    first_party : number of settlement rows that belong to the secondary markets and so come before this one's.
+    """
+
+    name = "pmo"
+
+    def __init__(
+        self,
+        feeder: Feeder,
+        network: BalancedNetwork,
+        smo_bus: Index,
+        shards: Sequence[Index],
+        has_generator: NDArray[np.bool_],
+        first_party: int,
+        rules: PrimaryRules,
+        clock: MarketClock,
+    ) -> None:
+        self._feeder, self._network, self._rules, self._clock = feeder, network, rules, clock
+        self._smo_bus, self._node = smo_bus, network.node_of_bus[smo_bus]
+        self._ratio = network.ratio_of_bus[smo_bus]
+        self._shards, self._has_generator, self._first_party = list(shards), has_generator, first_party
+        self._market = PrimaryMarket(network, self._node)
+        self._conditions: Conditions | None = None
+        self._alarm: Alarm | None = None
+        self._tap: Index | None = None
+        self._period: _Period | None = None
+        self._last: PrimaryClearing | None = None
+        self._import_kwh, self._measured_s = 0.0, 0
+        self._gamma: Coefficients | None = None
+        self._recovery_left = 0
+        self._ledger = np.zeros((len(smo_bus) + int(has_generator.sum()) + 2, 3))
+
+    def decide(self, now_s: int, inbox: Sequence[Mail]) -> Outbox:
+        """Settle the period just over, then clear the one that begins."""
+        outbox = Outbox()
+        t_s = now_s // MINUTE_S * MINUTE_S
+        bids = self._read(inbox)
+        if self._period is not None:
+            self._settle(t_s, bids, outbox)
+        if t_s < self._clock.end_s:
+            clearing = None
+            if self._rules.design != "no_market":
+                clearing = self._last = self._clear(t_s, bids, outbox)
+                self._send(t_s, bids, clearing, outbox)
+                self._record(t_s, bids, clearing, outbox)
+            assert self._conditions is not None
+            self._period = _Period(t_s, bids, self._conditions, self._prices(), clearing)
+        return outbox
+
+    # ------------------------------------------------------------------ reading
+
+    def _read(self, inbox: Sequence[Mail]) -> SmoBids:
+        parts: list[SmoBids] = []
+        for mail in inbox:
+            body = mail.body
+            if isinstance(body, SmoBids):
+                parts.append(body)
+            elif isinstance(body, Conditions):
+                self._conditions = body
+            elif isinstance(body, Alarm):
+                self._hear(body)
+            elif isinstance(body, Taps):
+                self._tap = body.tap
+            elif isinstance(body, Measurement):
+                self._import_kwh -= float(body.p_cc_kw.sum()) * MINUTE_S / 3600.0
+                self._measured_s += MINUTE_S
+        return _merge(parts, len(self._node))
+
+    def _hear(self, alarm: Alarm) -> None:
+        if self._alarm is not None and self._alarm.active and not alarm.active:
+            self._recovery_left = self._rules.recovery_periods
+        self._alarm = alarm
+
+    # ------------------------------------------------------------------ clearing
+
+    def _clear(self, t_s: int, bids: SmoBids, outbox: Outbox) -> PrimaryClearing:
+        network = self._network if self._tap is None else retap(self._network, self._feeder, self._tap)
+        self._ratio = network.ratio_of_bus[self._smo_bus]
+        base, prices = self._as_bids(bids), self._prices()
+
+        def clear(weights: Coefficients, bound: bool = self._rules.relaxation_bound) -> PrimaryClearing:
+            weighted = replace(base, alpha_usd_per_kw2h=weights.alpha, beta_p_usd_per_kw2h=weights.beta_p)
+            paid = replace(prices, loss_usd_per_kwh=weights.xi)
+            return self._market.clear(weighted, paid, network=network, bound=bound)
+
+        usual = unweighted(base, prices)
+        alarm = self._alarm
+        if alarm is not None and alarm.active and self._rules.design == "hierarchical":
+            clearing, text = self._mitigate(usual, bids, clear, alarm)
+            outbox.rows.append(_event(t_s, "mitigation", text))
+        else:
+            clearing = clear(self._recovering(usual))
+        return self._by_policy(t_s, clearing, outbox)
+
+    def _mitigate(
+        self, usual: Coefficients, bids: SmoBids, clear: Clear, alarm: Alarm
+    ) -> tuple[PrimaryClearing, str]:
+        """Re-weight until the scheduled import makes up for the shortfall; say what was done."""
+        target_kw = -alarm.target_p_cc_kw - alarm.shortfall_kw
+        restored = restore_import(
+            partial(clear, bound=False),
+            usual,
+            bids.resilience_score,
+            delta_kw=alarm.shortfall_kw,
+            target_import_kw=target_kw,
+            s_base_kva=self._network.s_base_kva,
+        )
+        clearing = clear(restored.coefficients)
+        self._gamma = restored.coefficients
+        outcome = "reached" if restored.reached else "as far as resources go"
+        text = (
+            f"shortfall {alarm.shortfall_kw:.0f} kW: import scheduled at {clearing.p_import_kw:.0f} kW "
+            f"for a target of {target_kw:.0f} kW ({outcome}, mu = {restored.mu:.3g})"
+        )
+        return clearing, text
+
+    def _recovering(self, usual: Coefficients) -> Coefficients:
+        """Return the usual coefficients, or, after an alarm, what is left of the re-weighting."""
+        if self._gamma is None or self._recovery_left == 0:
+            return usual
+        share = self._recovery_left / (self._rules.recovery_periods + 1)
+        self._recovery_left -= 1
+        gamma_alpha, gamma_beta = self._gamma.gamma_alpha**share, self._gamma.gamma_beta**share
+        return replace(
+            usual,
+            alpha=usual.alpha * gamma_alpha,
+            beta_p=usual.beta_p * gamma_beta,
+            gamma_alpha=gamma_alpha,
+            gamma_beta=gamma_beta,
+        )
+
+    def _by_policy(self, t_s: int, clearing: PrimaryClearing, outbox: Outbox) -> PrimaryClearing:
+        """Accept a sound clearing; treat any other as the scenario says, with an event."""
+        if clearing.status == "optimal":
+            return clearing
+        why = f"{clearing.status}: {clearing.note}"
+        policy = self._rules.policy
+        if policy == "abort":
+            raise ClearingAborted(f"primary clearing at {t_s} s {why}; primary.policy is abort")
+        if clearing.status == "relaxed" and policy == "relax":
+            outbox.rows.append(_event(t_s, "clearing-relaxed", f"{why}; limits relaxed as priced"))
+            return clearing
+        if self._last is None:
+            raise ClearingAborted(f"the first primary clearing {why}; there is no earlier one to hold")
+        outbox.rows.append(_event(t_s, "clearing-held", f"{why}; the last set-points stay in force"))
+        return self._last
+
+    def _as_bids(self, bids: SmoBids) -> PrimaryBids:
+        return PrimaryBids(
+            node=self._node,
+            p0_kw=bids.p0_kw,
+            p_min_kw=bids.p_min_kw,
+            p_max_kw=bids.p_max_kw,
+            beta_p_usd_per_kw2h=bids.beta_p_usd_per_kw2h,
+            q0_kvar=bids.q0_kvar,
+            q_min_kvar=bids.q_min_kvar,
+            q_max_kvar=bids.q_max_kvar,
+            beta_q_usd_per_kvar2h=bids.beta_q_usd_per_kvar2h,
+            gen_max_kw=bids.gen_max_kw,
+            alpha_usd_per_kw2h=bids.alpha_usd_per_kw2h,
+        )
+
+    def _prices(self) -> PrimaryPrices:
+        assert self._conditions is not None
+        return PrimaryPrices(
+            import_usd_per_kwh=self._conditions.price_usd_per_kwh,
+            import_slope_usd_per_kw2h=self._rules.import_slope_usd_per_kw2h,
+            loss_usd_per_kwh=self._rules.loss_usd_per_kwh,
+        )
+
+    # ------------------------------------------------------------------ sending and recording
+
+    def _send(self, t_s: int, bids: SmoBids, clearing: PrimaryClearing, outbox: Outbox) -> None:
+        for k, smo in enumerate(self._shards):
+            schedule = PrimarySchedule(
+                t_s=t_s,
+                smo=smo,
+                p_kw=clearing.p_kw[smo],
+                q_kvar=clearing.q_kvar[smo],
+                gen_kw=clearing.gen_kw[smo],
+                dlmp_p_usd_per_kwh=clearing.dlmp_p_usd_per_kwh[smo],
+                dlmp_q_usd_per_kvarh=clearing.dlmp_q_usd_per_kvarh[smo],
+            )
+            outbox.mail.append(Mail(self.name, f"smo.{k}", schedule))
+        expected = ImportSchedule(t_s=t_s, p_cc_kw=-clearing.p_import_kw, load_kw=float(-bids.p0_kw.sum()))
+        outbox.mail.append(Mail(self.name, "resilience", expected))
+
+    def _record(self, t_s: int, bids: SmoBids, clearing: PrimaryClearing, outbox: Outbox) -> None:
+        primary = {
+            "p0_kw": bids.p0_kw,
+            "p_min_kw": bids.p_min_kw,
+            "p_max_kw": bids.p_max_kw,
+            "beta_p_usd_per_kw2h": bids.beta_p_usd_per_kw2h,
+            "p_kw": clearing.p_kw,
+            "q_kvar": clearing.q_kvar,
+            "gen_kw": clearing.gen_kw,
+            "dlmp_usd_per_kwh": clearing.dlmp_p_usd_per_kwh,
+            "dlmp_q_usd_per_kvarh": clearing.dlmp_q_usd_per_kvarh,
+            "v_pu": self._ratio * clearing.v_pu[self._node],
+            "rs": bids.resilience_score,
+        }
+        outbox.rows.append(Rows("primary", t_s, primary))
+        certificate = {
+            "market": ["primary"],
+            "status": [clearing.status],
+            "gap": [clearing.gap],
+            "ac_residual_pu": [clearing.ac_residual_pu],
+            "kkt_residual": [clearing.kkt_residual],
+            "cost_usd_per_h": [clearing.cost_usd_per_h],
+            "lower_bound_usd_per_h": [clearing.lower_bound_usd_per_h],
+            "solve_s": [clearing.solve_s],
+        }
+        outbox.rows.append(Rows("clearings", t_s, certificate))
+
+    # ------------------------------------------------------------------ after the fact
+
+    def _settle(self, t_s: int, bids: SmoBids, outbox: Outbox) -> None:
+        """Settle the period just over on its meters, and state what it really cost."""
+        period = self._period
+        assert period is not None
+        hours = self._measured_s / 3600.0
+        import_kw = self._import_kwh / hours
+        self._import_kwh, self._measured_s = 0.0, 0
+        # The bulk grid is paid its marginal price, which rises with the import.
+        marginal = period.prices.import_usd_per_kwh + period.prices.import_slope_usd_per_kw2h * import_kw
+        clearing = period.clearing
+        n_smo = len(self._node)
+        self._ledger += settle_primary(
+            PrimaryPeriod(
+                p_meter_kw=bids.p_meter_kw,
+                q_meter_kvar=bids.q_meter_kvar,
+                gen_meter_kw=bids.gen_meter_kw,
+                dlmp_p_usd_per_kwh=np.full(n_smo, marginal) if clearing is None else clearing.dlmp_p_usd_per_kwh,
+                dlmp_q_usd_per_kvarh=np.zeros(n_smo) if clearing is None else clearing.dlmp_q_usd_per_kvarh,
+                p_cc_kw=-import_kw,
+                price_usd_per_kwh=marginal,
+            ),
+            self._has_generator,
+            hours,
+        )
+        if t_s % self._rules.settlement_period_s == 0:
+            columns = {
+                "position": self._first_party + np.arange(len(self._ledger), dtype=np.float64),
+                "energy_usd": self._ledger[:, 0],
+                "flexibility_usd": self._ledger[:, 1],
+                "penalty_usd": self._ledger[:, 2],
+            }
+            outbox.rows.append(Rows("settlement", t_s - self._rules.settlement_period_s, columns))
+            self._ledger = np.zeros_like(self._ledger)
+        outbox.rows.append(self._system_rows(period, bids, import_kw))
+
+    def _system_rows(self, period: _Period, bids: SmoBids, import_kw: float) -> Rows:
+        """State the period's conditions and its realised cost: import, own generation, disutility, losses."""
+        offer, prices, clearing = period.bids, period.prices, period.clearing
+        moved_kw = np.zeros(len(offer.smo)) if clearing is None else clearing.p_kw - offer.p0_kw
+        loss_kw = float(bids.p_meter_kw.sum() + bids.gen_meter_kw.sum()) + import_kw
+        cost = (
+            prices.import_usd_per_kwh * import_kw
+            + 0.5 * prices.import_slope_usd_per_kw2h * import_kw**2
+            + float(np.sum(0.5 * offer.alpha_usd_per_kw2h * bids.gen_meter_kw**2))
+            + float(np.sum(offer.beta_p_usd_per_kw2h * moved_kw**2))
+            + prices.loss_usd_per_kwh * loss_kw
+        )
+        columns = {
+            "price_usd_per_kwh": [prices.import_usd_per_kwh],
+            "temp_air_c": [period.conditions.temp_air_c],
+            "pv_available": [period.conditions.pv_available],
+            "p_import_scheduled_kw": [np.nan if clearing is None else clearing.p_import_kw],
+            "p_import_kw": [import_kw],
+            "cost_usd_per_h": [cost],
+        }
+        return Rows("system", period.t_s, columns)
+
+
+Clear = Callable[..., PrimaryClearing]
+
+
+def _merge(parts: Sequence[SmoBids], n_smo: int) -> SmoBids:
+    """Join the shards' bids in the order of the SMOs. Raises FederationError when one is missing."""
+    if sum(len(part.smo) for part in parts) != n_smo:
+        raise FederationError(
+            f"primary market: bids of {sum(len(part.smo) for part in parts)} SMOs arrived, {n_smo} take part"
+        )
+    smo = np.concatenate([part.smo for part in parts])
+    order = np.argsort(smo, kind="stable")
+    columns = {
+        field: np.concatenate([getattr(part, field) for part in parts])[order]
+        for field in SmoBids.__struct_fields__
+        if field not in ("t_s", "version")
+    }
+    return SmoBids(t_s=parts[0].t_s, **columns)
+
+
+def _event(t_s: int, kind: str, text: str) -> Rows:
+    return Rows("events", t_s, {"source": ["pmo"], "kind": [kind], "text": [text]})

@@ -1,0 +1,1 @@
+"""The shell: bus and clock, HELICS, launcher, command line."""

@@ -1,0 +1,1 @@
+"""The physics: feeder tables, network views and power-flow engines."""

@@ -1,0 +1,1 @@
+"""How a market clears: primary, secondary, consumer, settlement, resilience rules."""

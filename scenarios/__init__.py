@@ -1,0 +1,1 @@
+"""What to study: schema, library, builders, results, metrics, report, studies."""
