@@ -14,6 +14,8 @@ from voltier.grid.flow.port import Flow, PowerFlow
 from voltier.grid.regulators import next_taps
 
 _PHASE = "abc"
+_SETTLING_ROUNDS = 10
+"""Rounds in which regulators find their place before the first minute; each round moves every one of them."""
 
 
 class GridOperator:
@@ -36,6 +38,7 @@ class GridOperator:
     ) -> None:
         self._feeder, self._engine, self._tap, self._controlled = feeder, engine, tap, controlled
         self._limits = v_min_pu, v_max_pu
+        self._settled = False
         self._outside: frozenset[tuple[int, int]] = frozenset()
 
     def decide(self, now_s: int, inbox: Sequence[Mail]) -> Outbox:
@@ -43,6 +46,8 @@ class GridOperator:
         t_s = now_s // MINUTE_S * MINUTE_S
         p_kw, q_kvar = self._gather([mail.body for mail in inbox if isinstance(mail.body, Injections)])
         flow = self._engine.solve(p_kw, q_kvar, self._tap)
+        if self._controlled and not self._settled:
+            flow = self._settle(flow, p_kw, q_kvar)
         outbox = Outbox()
         measurement = Measurement(t_s=t_s, p_cc_kw=flow.p_cc_kw, q_cc_kvar=flow.q_cc_kvar)
         outbox.mail += [Mail(self.name, to, measurement) for to in ("pmo", "resilience")]
@@ -51,6 +56,17 @@ class GridOperator:
         if self._controlled:
             self._tap = next_taps(self._feeder, flow, self._tap)
         return outbox
+
+    def _settle(self, flow: Flow, p_kw: np.ndarray, q_kvar: np.ndarray) -> Flow:
+        """Let the regulators settle on the first minute's load: the feeder did not come to life at time zero."""
+        for _ in range(_SETTLING_ROUNDS):
+            tap = next_taps(self._feeder, flow, self._tap)
+            if np.array_equal(tap, self._tap):
+                break
+            self._tap = tap
+            flow = self._engine.solve(p_kw, q_kvar, self._tap)
+        self._settled = True
+        return flow
 
     def _gather(self, parts: Sequence[Injections]) -> tuple[np.ndarray, np.ndarray]:
         p_kw = np.zeros((len(self._feeder.bus), 3))

@@ -34,10 +34,12 @@ from voltier.market.scores import (
     update_trust,
 )
 from voltier.market.secondary import SecondaryBids, SecondaryDispatch, clear_secondary, sum_by_market
-from voltier.market.settlement import AgentPeriod, SettlementRules, settle_secondary
+from voltier.market.settlement import SecondaryPeriod, SettlementRules, settle_secondary
 
 _NO_GENERATOR_ALPHA = 1.0
 """Cost coefficient of a generator of zero size; any positive number serves."""
+SHORTAGE_KW = 0.01
+"""Smallest miss of a set-point worth an event [kW, kvar]; meters of this class see no less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,8 @@ class SecondaryOperator:
         self._rows, self._rules, self._clock = rows, rules, clock
         n_smo, n_sma = len(rows.smo), len(rows.sma)
         self._cs = np.full(n_sma, rules.commitment_start)
-        self._trust_r, self._trust_s = np.zeros(n_sma), np.zeros(n_sma)
+        # Agents start with the reputation of a long clean record, not as strangers.
+        self._trust_r, self._trust_s = np.full(n_sma, 1.0 / (1.0 - rules.trust.forgetting)), np.zeros(n_sma)
         self._ts = np.full(n_sma, 1.0)
         self._tariff, self._tariff_q = np.full(n_sma, rules.retail_usd_per_kwh), np.zeros(n_sma)
         self._attacked = np.zeros(n_smo, dtype=bool)
@@ -97,6 +100,7 @@ class SecondaryOperator:
         self._metered_s = 0
         self._ledger = np.zeros((n_smo + n_sma, 3))
         self._was_short = np.zeros(n_smo, dtype=bool)
+        self._q_offered_kvar = np.zeros(n_smo)
 
     def decide(self, now_s: int, inbox: Sequence[Mail]) -> Outbox:
         """Act at the start of a minute (settle, score, bid or clear) or after the primary market (clear)."""
@@ -154,6 +158,7 @@ class SecondaryOperator:
         assert bids is not None
         hours = max(self._metered_s, MINUTE_S) / 3600.0
         flex_kw = bids.p_max_kw - bids.p_min_kw
+        self._q_offered_kvar = self._sum(bids.q0_kvar)
         offer = SmoBids(
             t_s=t_s,
             smo=rows.smo,
@@ -161,7 +166,7 @@ class SecondaryOperator:
             p_min_kw=self._sum(bids.p_min_kw),
             p_max_kw=self._sum(bids.p_max_kw),
             beta_p_usd_per_kw2h=1.0 / self._sum(1.0 / bids.beta_p_usd_per_kw2h),
-            q0_kvar=self._sum(bids.q0_kvar),
+            q0_kvar=self._q_offered_kvar,
             q_min_kvar=self._sum(bids.q_min_kvar),
             q_max_kvar=self._sum(bids.q_max_kvar),
             beta_q_usd_per_kvar2h=1.0 / self._sum(1.0 / bids.beta_q_usd_per_kvar2h),
@@ -191,7 +196,9 @@ class SecondaryOperator:
             dlmp_p, dlmp_q = self._primary.dlmp_p_usd_per_kwh, self._primary.dlmp_q_usd_per_kvarh
             self._gen_kw = np.where(self._attacked, 0.0, self._primary.gen_kw)
             if self._rules.design == "hierarchical":
-                p_target, q_target = self._primary.p_kw, self._primary.q_kvar
+                p_target = self._primary.p_kw
+                # Inverters give the support that was asked for; the loads' own reactive drift is nobody's to steer.
+                q_target = q_target + (self._primary.q_kvar - self._q_offered_kvar)
         dispatch = clear_secondary(bids, p_target, q_target, epsilon=self._rules.epsilon)
         self._judge(t_s, dispatch, outbox)
         self._dispatch = dispatch
@@ -222,19 +229,20 @@ class SecondaryOperator:
             self._tariff_q = np.zeros(len(self._rows.sma))
 
     def _judge(self, t_s: int, dispatch: SecondaryDispatch, outbox: Outbox) -> None:
-        """Turn a missed target into an event when it begins, and into an end of the run under policy abort."""
-        short = np.abs(dispatch.p_shortage_kw) > 1e-6
+        """Turn a missed set-point into an event when it begins, and into an end of the run under policy abort."""
+        p_short, q_short = dispatch.p_shortage_kw, dispatch.q_shortage_kvar
+        short = (np.abs(p_short) > SHORTAGE_KW) | (np.abs(q_short) > SHORTAGE_KW)
         for i in np.flatnonzero(short & ~self._was_short):
-            text = f"{self._rows.name[i]} cannot meet its set-point: {dispatch.p_shortage_kw[i]:+.2f} kW missing"
-            outbox.rows.append(_event(t_s, self.name, "shortage", text))
-        for i in np.flatnonzero(~dispatch.feasible & ~short):
-            text = f"{self._rows.name[i]}: secondary clearing failed, agents stay at their own plans"
-            outbox.rows.append(_event(t_s, self.name, "clearing-failed", text))
-        if self._rules.policy == "abort" and (short.any() or not dispatch.feasible.all()):
-            worst = int(np.argmax(np.abs(dispatch.p_shortage_kw)))
+            text = f"{self._rows.name[i]} misses its set-point by {p_short[i]:+.2f} kW, {q_short[i]:+.2f} kvar"
+            outbox.rows.append(_event(t_s, "shortage", text))
+        for i in np.flatnonzero(~dispatch.converged):
+            text = f"{self._rows.name[i]}: the clearing's iteration ended early; its last schedule is used"
+            outbox.rows.append(_event(t_s, "clearing-failed", text))
+        if self._rules.policy == "abort" and (short.any() or not dispatch.converged.all()):
+            worst = int(np.argmax(np.abs(p_short) + np.abs(q_short) + ~dispatch.converged))
             raise ClearingAborted(
                 f"secondary market of {self._rows.name[worst]} at {t_s} s misses its set-point by "
-                f"{dispatch.p_shortage_kw[worst]:+.3f} kW and secondary.policy is abort"
+                f"{p_short[worst]:+.3f} kW, {q_short[worst]:+.3f} kvar, and secondary.policy is abort"
             )
         self._was_short = short
 
@@ -271,7 +279,7 @@ class SecondaryOperator:
         self._trust_r, self._trust_s, self._ts = update_trust(
             self._trust_r, self._trust_s, meters.anomaly, self._rules.trust
         )
-        period = AgentPeriod(
+        period = SecondaryPeriod(
             p_meter_kw=meters.p_kw,
             q_meter_kvar=meters.q_kvar,
             p_sched_kw=dispatch.p_kw,
@@ -317,5 +325,5 @@ class SecondaryOperator:
         self._ledger = np.zeros_like(self._ledger)
 
 
-def _event(t_s: int, source: str, kind: str, text: str) -> Rows:
-    return Rows("events", t_s, {"source": [source], "kind": [kind], "text": [text]})
+def _event(t_s: int, kind: str, text: str) -> Rows:
+    return Rows("events", t_s, {"source": ["smo"], "kind": [kind], "text": [text]})

@@ -1,0 +1,259 @@
+"""Consumer operators: the houses of a shard plan, bid, play their game, act, and are metered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voltier.agents.clock import MINUTE_S
+from voltier.agents.consumer_model import ConsumerModel
+from voltier.agents.devices.inverter import LOAD_TAN_PHI
+from voltier.agents.houses import BASE, BATTERY, EV, HVAC, PV, WATER, Moment
+from voltier.agents.iot import IotNetwork, IotSpec
+from voltier.agents.messages import Conditions, Forecast, Injections, SmaBids, SmaMeters, SmaSchedule
+from voltier.agents.operator import Mail, Outbox, Rows
+from voltier.agents.plan import Outlook
+from voltier.agents.population import Population
+from voltier.agents.randomness import stream
+
+Array = NDArray[np.float64]
+
+_BETA = ((20.0, 1.0), (5.0, 1.5), (1.5, 3.0))
+"""Share of a requested move that a house really makes: Beta(a, b) for reliable, average, unreliable agents."""
+_HOUR_MIN = 60
+_ADDER_RATE = 1.0 / 60.0
+"""Weight of the newest minute in what houses take as the usual difference between tariff and wholesale price."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerRules:
+    """How consumers take part.
+
+    flexible : whether they bid flexibility (hierarchical design); flat_usd_per_kwh : the tariff they plan with when
+    they do not, and the first guess when they do. start_minute : minute of the day at simulated second 0.
+    record_period_s : between records of houses and devices.
+    """
+
+    flexible: bool
+    flat_usd_per_kwh: float
+    window_s: int
+    start_minute: int
+    record_period_s: int
+
+
+class ConsumerOperator:
+    """All consumer markets of one shard; name "cmo.K", serving the agents of "smo.K".
+
+    profiles_kw : (1440, n) base loads of a day, scaled here so that each has mean one.
+    """
+
+    def __init__(
+        self,
+        shard: int,
+        population: Population,
+        profiles_kw: Array,
+        rules: ConsumerRules,
+        iot: IotSpec,
+        seed: int,
+    ) -> None:
+        self.name, self._smo = f"cmo.{shard}", f"smo.{shard}"
+        self.model = ConsumerModel(population, flexible=rules.flexible, window_h=rules.window_s / 3600.0)
+        self._population, self._rules = population, rules
+        self._base_kw = _base_load(population, profiles_kw)
+        self._iot = IotNetwork(iot, seed, population.smo_index, population.smo_offset)
+        self._streams = [stream(seed, "response", int(h)) for h in population.house_index]
+        self._response = np.zeros((_HOUR_MIN, len(population.house_index)))
+        self._adder = np.full(len(population.sma_name), np.nan)
+        self._conditions: Conditions | None = None
+        self._terminals = _terminals(population)
+
+    def decide(self, now_s: int, inbox: Sequence[Mail]) -> Outbox:
+        """Act out the minute's schedule, then plan if a forecast came, then bid for the next minute."""
+        outbox = Outbox()
+        t_s = now_s // MINUTE_S * MINUTE_S
+        forecast: Forecast | None = None
+        schedule: SmaSchedule | None = None
+        for mail in inbox:
+            if isinstance(mail.body, Conditions):
+                self._conditions = mail.body
+            elif isinstance(mail.body, Forecast):
+                forecast = mail.body
+            elif isinstance(mail.body, SmaSchedule):
+                schedule = mail.body
+        if schedule is not None:
+            self._act(t_s, schedule, outbox)
+        if forecast is not None:
+            self._plan(t_s, forecast, outbox)
+        self._bid(t_s + MINUTE_S, t_s, outbox)
+        return outbox
+
+    # ------------------------------------------------------------------ acting
+
+    def _act(self, t_s: int, schedule: SmaSchedule, outbox: Outbox) -> None:
+        """Play the games, let houses respond as well as they do, step the devices, report meters."""
+        model, population = self.model, self._population
+        offer = model.offer
+        assert offer is not None
+        assert self._conditions is not None
+        game = model.play(schedule.p_kw, schedule.tariff_usd_per_kwh)
+        traffic = self._iot.minute()
+        heard = traffic.delivered[population.house_sma]
+        response = np.where(heard, self._responses(t_s), 0.0)
+        asked_kw = game.p_kw - offer.p0_kw
+        model.step(self._moment(t_s), response * asked_kw)
+        p_kw = model.device_kw.sum(axis=0)
+        q_kvar = self._reactive(schedule, response)
+        self._learn_adder(schedule)
+        outbox.mail.append(Mail(self.name, "grid", self._injections(t_s, p_kw, q_kvar)))
+        meters = SmaMeters(
+            t_s=t_s,
+            sma=population.sma_index,
+            p_kw=self._by_sma(p_kw),
+            q_kvar=self._by_sma(q_kvar),
+            anomaly=traffic.anomaly,
+        )
+        outbox.mail.append(Mail(self.name, self._smo, meters))
+        if t_s % self._rules.record_period_s == 0:
+            mu = game.mu_usd_per_kwh[population.house_sma], game.mu_tilde_usd_per_kwh[population.house_sma]
+            self._record(t_s, game.p_kw, p_kw, mu, outbox)
+
+    def _responses(self, t_s: int) -> Array:
+        """Return the share of its move that each house makes in this minute, drawn an hour at a time."""
+        minute = t_s // MINUTE_S % _HOUR_MIN
+        if minute == 0:
+            kind = self._population.sma_reliability[self._population.house_sma]
+            for h, rng in enumerate(self._streams):
+                self._response[:, h] = rng.beta(*_BETA[kind[h]], _HOUR_MIN)
+        return self._response[minute]
+
+    def _reactive(self, schedule: SmaSchedule, response: Array) -> Array:
+        """Follow the load's power factor, plus each house's share of its agent's reactive request."""
+        offer, population = self.model.offer, self._population
+        assert offer is not None
+        room = self._by_sma(offer.q_room_kvar)
+        asked = schedule.q_kvar - self._by_sma(offer.q0_kvar)
+        used = np.divide(asked, room, out=np.zeros_like(asked), where=room > 0.0)
+        device = self.model.device_kw
+        load_kw = device[BASE] + device[HVAC] + device[WATER]
+        return LOAD_TAN_PHI * load_kw + response * used[population.house_sma] * offer.q_room_kvar
+
+    def _injections(self, t_s: int, p_kw: Array, q_kvar: Array) -> Injections:
+        bus, phase, terminal = self._terminals
+        n = len(bus)
+        return Injections(
+            t_s=t_s,
+            bus=bus,
+            phase=phase,
+            p_kw=np.bincount(terminal, p_kw, minlength=n),
+            q_kvar=np.bincount(terminal, q_kvar, minlength=n),
+        )
+
+    # ------------------------------------------------------------------ planning and bidding
+
+    def _learn_adder(self, schedule: SmaSchedule) -> None:
+        assert self._conditions is not None
+        seen = schedule.tariff_usd_per_kwh - self._conditions.price_usd_per_kwh
+        known = np.where(np.isnan(self._adder), seen, self._adder)
+        self._adder = known + _ADDER_RATE * (seen - known)
+
+    def _plan(self, t_s: int, forecast: Forecast, outbox: Outbox) -> None:
+        n, steps = len(self._population.house_name), len(forecast.price_usd_per_kwh)
+        if self._rules.flexible:
+            first = self._rules.flat_usd_per_kwh - forecast.price_usd_per_kwh.mean()
+            adder = np.where(np.isnan(self._adder), first, self._adder)[self._population.house_sma]
+            price = forecast.price_usd_per_kwh[None, :] + adder[:, None]
+        else:
+            price = np.full((n, steps), self._rules.flat_usd_per_kwh)
+        middle_s = forecast.t_s + (np.arange(steps) + 0.5) * forecast.step_s
+        outlook = Outlook(
+            t_s=forecast.t_s,
+            step_h=forecast.step_s / 3600.0,
+            price_usd_per_kwh=price,
+            temp_air_c=forecast.temp_air_c,
+            pv_available=forecast.pv_available,
+            hour_of_day=(self._rules.start_minute / 60.0 + middle_s / 3600.0) % 24.0,
+        )
+        plan = self.model.make_plan(outlook)
+        if plan.unsolved:
+            text = f"{plan.unsolved} device plans did not converge; their last iterates are used"
+            outbox.rows.append(_event(t_s, "plan-unsolved", text))
+
+    def _bid(self, for_s: int, now_s: int, outbox: Outbox) -> None:
+        """Bid for the minute at for_s on what is known now: base load and sun are expected to stay."""
+        bid = self.model.make_bid(for_s, self._moment(now_s))
+        bids = SmaBids(
+            t_s=for_s,
+            sma=self._population.sma_index,
+            p0_kw=bid.p0_kw,
+            p_min_kw=bid.p_min_kw,
+            p_max_kw=bid.p_max_kw,
+            q0_kvar=bid.q0_kvar,
+            q_min_kvar=bid.q0_kvar - bid.q_room_kvar,
+            q_max_kvar=bid.q0_kvar + bid.q_room_kvar,
+            beta_p_usd_per_kw2h=bid.beta_p_usd_per_kw2h,
+            beta_q_usd_per_kvar2h=bid.beta_q_usd_per_kvar2h,
+        )
+        outbox.mail.append(Mail(self.name, self._smo, bids))
+
+    def _moment(self, t_s: int) -> Moment:
+        conditions = self._conditions
+        assert conditions is not None
+        minute = (self._rules.start_minute + t_s // MINUTE_S) % 1440
+        return Moment(self._base_kw[minute], conditions.temp_air_c, conditions.pv_available, minute)
+
+    # ------------------------------------------------------------------ recording
+
+    def _record(self, t_s: int, share_kw: Array, p_kw: Array, mu: tuple[Array, Array], outbox: Outbox) -> None:
+        model, population = self.model, self._population
+        offer, position = model.offer, self._population.house_index.astype(np.float64)
+        assert offer is not None
+        p0 = offer.p0_kw
+        consumer = {
+            "position": position,
+            "p0_kw": p0,
+            "p_min_kw": p0 - offer.down_kw.sum(axis=0),
+            "p_max_kw": p0 + offer.up_kw.sum(axis=0),
+            "p_kw": share_kw,
+            "p_meter_kw": p_kw,
+            "mu": mu[0],
+            "mu_tilde": mu[1],
+        }
+        device = model.device_kw
+        devices = {
+            "position": position,
+            "base_kw": device[BASE],
+            "hvac_kw": device[HVAC],
+            "water_heater_kw": device[WATER],
+            "pv_kw": device[PV],
+            "battery_kw": device[BATTERY],
+            "ev_kw": device[EV],
+            "temp_indoor_c": model.state.temp_c,
+            "battery_kwh": model.state.battery_kwh,
+            "ev_kwh": model.state.ev_kwh,
+        }
+        outbox.rows += [Rows("consumer", t_s, consumer), Rows("devices", t_s, devices)]
+
+    def _by_sma(self, values: Array) -> Array:
+        return np.bincount(self._population.house_sma, values, minlength=len(self._population.sma_name))
+
+
+def _base_load(population: Population, profiles_kw: Array) -> Array:
+    """Return each house's base load of a day of minutes, (1440, n_house) [kW, positive]."""
+    shape = profiles_kw / profiles_kw.mean(axis=0)
+    house = population.house
+    minute = (np.arange(len(shape))[:, None] - house.profile_shift_min[None, :]) % len(shape)
+    return shape[minute, house.profile[None, :]] * house.profile_scale
+
+
+def _terminals(population: Population) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return the (bus, phase) terminals that houses are on, and each house's terminal."""
+    key = population.house_bus * 3 + population.house_phase
+    at, terminal = np.unique(key, return_inverse=True)
+    return at // 3, at % 3, terminal
+
+
+def _event(t_s: int, kind: str, text: str) -> Rows:
+    return Rows("events", t_s, {"source": ["cmo"], "kind": [kind], "text": [text]})

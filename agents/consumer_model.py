@@ -1,0 +1,168 @@
+"""The Mesa model of a shard's consumers: market agents and houses as views on arrays that step as one batch.
+
+Agents are for looking, selecting and grouping (`model.agents_by_type`, `AgentSet`); a step touches no agent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mesa
+import numpy as np
+from numpy.typing import NDArray
+
+from voltier.agents.houses import HouseState, Moment, Offer, Target, make_offer, move_devices, step_houses
+from voltier.agents.plan import HousePlan, Outlook, plan_houses
+from voltier.agents.population import Population
+from voltier.market.consumer import Game, play_game
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+_SMALLEST_FLEX_KW = 0.05
+"""Floor on flexibility where a price is divided by it, so that the inflexible are stiff but not infinitely so."""
+
+
+class House(mesa.Agent):
+    """One house (CMA): a view on its row."""
+
+    def __init__(self, model: ConsumerModel, row: int) -> None:
+        super().__init__(model)
+        self.row = row
+
+    @property
+    def name(self) -> str:
+        """Name of the house."""
+        return self.model.population.house_name[self.row]
+
+    @property
+    def temp_c(self) -> float:
+        """Indoor temperature."""
+        return float(self.model.state.temp_c[self.row])
+
+    @property
+    def p_kw(self) -> float:
+        """Injection in the minute just over."""
+        return float(self.model.device_kw[:, self.row].sum())
+
+
+class ConsumerMarket(mesa.Agent):
+    """One consumer market operator (CMO), which is an agent (SMA) of its secondary market: a view on its houses."""
+
+    def __init__(self, model: ConsumerModel, row: int) -> None:
+        super().__init__(model)
+        self.row = row
+        first, last = model.offset[row], model.offset[row + 1]
+        self.houses = model.houses[first:last]
+
+    @property
+    def name(self) -> str:
+        """Name of the agent on the secondary market."""
+        return self.model.population.sma_name[self.row]
+
+    @property
+    def p_kw(self) -> float:
+        """Injection of all its houses in the minute just over."""
+        return sum(house.p_kw for house in self.houses)
+
+
+@dataclass(frozen=True, slots=True)
+class Bid:
+    """What the agents bid, (n_sma,) each."""
+
+    p0_kw: Array
+    p_min_kw: Array
+    p_max_kw: Array
+    q0_kvar: Array
+    q_room_kvar: Array
+    beta_p_usd_per_kw2h: Array
+    beta_q_usd_per_kvar2h: Array
+
+
+class ConsumerModel(mesa.Model):
+    """All consumer markets of a shard.
+
+    flexible : whether houses offer flexibility at all. window_h : how long an offer must hold.
+    """
+
+    def __init__(self, population: Population, *, flexible: bool, window_h: float) -> None:
+        super().__init__()
+        self.population, self._flexible, self._window_h = population, flexible, window_h
+        self.offset = population.sma_offset
+        self.state = HouseState.at_rest(population.house)
+        self.device_kw = np.zeros((6, len(population.house_name)))
+        self.plan: HousePlan | None = None
+        self.offer: Offer | None = None
+        self.houses = [House(self, row) for row in range(len(population.house_name))]
+        self.markets = [ConsumerMarket(self, row) for row in range(len(population.sma_name))]
+
+    def make_plan(self, outlook: Outlook) -> HousePlan:
+        """Plan the horizon anew for all houses."""
+        self.plan = plan_houses(self.population.house, self.state, outlook)
+        return self.plan
+
+    def make_bid(self, now_s: int, moment: Moment) -> Bid:
+        """Offer for the minute at now_s, from the present state and plan."""
+        assert self.plan is not None
+        offer = make_offer(self.population.house, self.state, moment, self.plan.at(now_s), self._window_h)
+        if not self._flexible:
+            none = np.zeros_like(offer.up_kw)
+            offer = Offer(offer.device_kw, none, none, offer.q0_kvar, np.zeros_like(offer.q_room_kvar))
+        self.offer = offer
+        p0, up, down = offer.p0_kw, offer.up_kw.sum(axis=0), offer.down_kw.sum(axis=0)
+        room = self._by_market(offer.q_room_kvar)
+        price = self.population.house.flex_price_usd_per_kwh
+        # Houses in parallel: the agent's coefficient is that of the cheapest split of a departure over them.
+        beta = 1.0 / self._by_market(1.0 / self._gamma(offer, price))
+        beta_q = 0.1 * self._mean_by_market(price) / (2.0 * np.maximum(room, _SMALLEST_FLEX_KW))
+        p0_sma = self._by_market(p0)
+        return Bid(
+            p0_kw=p0_sma,
+            p_min_kw=p0_sma - self._by_market(down),
+            p_max_kw=p0_sma + self._by_market(up),
+            q0_kvar=self._by_market(offer.q0_kvar),
+            q_room_kvar=room,
+            beta_p_usd_per_kw2h=beta,
+            beta_q_usd_per_kvar2h=beta_q,
+        )
+
+    def play(self, target_kw: Array, price_usd_per_kwh: Array) -> Game:
+        """Let every market reach its scheduled injection at the energy price of its tariff, (n_sma,) each."""
+        offer = self.offer
+        assert offer is not None
+        p0 = offer.p0_kw
+        return play_game(
+            self.offset,
+            p0,
+            p0 - offer.down_kw.sum(axis=0),
+            p0 + offer.up_kw.sum(axis=0),
+            self._gamma(offer, self.population.house.flex_price_usd_per_kwh),
+            target_kw,
+            price_usd_per_kwh,
+        )
+
+    def step(self, moment: Moment, moved_kw: Array) -> None:  # type: ignore[override]
+        """Let a minute pass in which every house departs from its offer's wish by moved_kw, (n_house,)."""
+        assert self.offer is not None
+        offer = self.offer
+        device = move_devices(offer, moved_kw)
+        # What the minute really brought: people and sun do not follow bids.
+        device[0] = -moment.base_kw
+        device[3] = moment.pv_available * self.population.house.pv_kva
+        self.device_kw = device
+        self.state = step_houses(self.population.house, self.state, moment, device)
+
+    def target_now(self, now_s: int) -> Target:
+        """Return what the plan in force wants of the minute at now_s."""
+        assert self.plan is not None
+        return self.plan.at(now_s)
+
+    def _gamma(self, offer: Offer, price: Array) -> Array:
+        flex = np.maximum(offer.up_kw.sum(axis=0), _SMALLEST_FLEX_KW)
+        return price / (2.0 * flex)
+
+    def _by_market(self, values: Array) -> Array:
+        return np.bincount(self.population.house_sma, values, minlength=len(self.population.sma_name))
+
+    def _mean_by_market(self, values: Array) -> Array:
+        return self._by_market(values) / np.diff(self.offset)

@@ -1,0 +1,1 @@
+"""One flexible device a file: dynamics, limits, response."""

@@ -1,0 +1,90 @@
+"""One federate's life: receive, decide, send, wait for the next instant. It knows buses and operators, not HELICS."""
+
+from __future__ import annotations
+
+import threading
+from typing import Protocol
+
+from voltier.agents.clock import MINUTE_S, MarketClock
+from voltier.agents.operator import Operator, Rows
+from voltier.federates.ports import Bus, Sink
+from voltier.federates.pulse import Pulse
+from voltier.federates.wiring import role_of
+
+
+class RowBus(Protocol):
+    """The recorder's connection to the others."""
+
+    def join(self) -> None:
+        """Take part."""
+        ...
+
+    def advance(self, now_s: int) -> None:
+        """Wait until all rows sent before simulated time now_s have arrived."""
+        ...
+
+    def collect_rows(self) -> list[Rows]:
+        """Return the rows that arrived since the last call, in the order of acting."""
+        ...
+
+    def leave(self) -> None:
+        """Take part no more."""
+        ...
+
+
+def run_operator(operator: Operator, clock: MarketClock, bus: Bus, pulse: Pulse) -> None:
+    """Drive an operator over the bus to the end of the clock."""
+    pulse.turn("joining")
+    bus.join()
+    for now_s in clock.instants(role_of(operator.name)):
+        pulse.wait(now_s)
+        bus.advance(now_s)
+        mail = bus.collect()
+        pulse.decide()
+        outbox = operator.decide(now_s, mail)
+        pulse.send()
+        bus.post(now_s, outbox.mail, outbox.rows)
+    bus.leave()
+
+
+def run_recorder(sink: Sink, clock: MarketClock, bus: RowBus, pulse: Pulse) -> None:
+    """Write all rows of a run minute by minute; the last minute takes in what comes at the very end of the clock."""
+    pulse.turn("joining")
+    bus.join()
+    for now_s in range(0, clock.end_s + 2 * MINUTE_S, MINUTE_S):
+        pulse.wait(now_s)
+        bus.advance(now_s)
+        pulse.decide()
+        for rows in bus.collect_rows():
+            sink.write(rows)
+        sink.commit(now_s)
+    bus.leave()
+    sink.close()
+
+
+class GuardedSink:
+    """A sink that can be closed by another thread at any moment, once."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def write(self, rows: Rows) -> None:
+        """Take rows, unless closed."""
+        with self._lock:
+            if not self._closed:
+                self._sink.write(rows)
+
+    def commit(self, now_s: int) -> None:
+        """Commit, unless closed."""
+        with self._lock:
+            if not self._closed:
+                self._sink.commit(now_s)
+
+    def close(self) -> None:
+        """Write what is left, unless that was done."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._sink.close()

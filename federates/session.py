@@ -1,0 +1,130 @@
+"""One run from scenario to finished run directory, over any transport."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from voltier.federates.case import ScenarioCase
+from voltier.federates.local import run_local
+from voltier.federates.progress import Watch, unwatched
+from voltier.federates.pulse import Beat, peak_memory_mb
+from voltier.federates.wiring import RECORDER
+from voltier.grid.errors import ClearingAborted, InputError, Problem
+from voltier.scenarios.build import table_layouts
+from voltier.scenarios.manifest import RunDirectory
+from voltier.scenarios.metrics import write_kpis
+from voltier.scenarios.report import write_report
+from voltier.scenarios.results import TableWriter
+from voltier.scenarios.schema import Scenario
+
+TRANSPORTS = ("zmq", "tcp", "inproc", "none")
+
+
+def run_scenario(
+    scenario: Scenario,
+    path: Path,
+    *,
+    transport: str = "zmq",
+    watch: Watch = unwatched,
+    command: Sequence[str] | None = None,
+) -> Path:
+    """Run a scenario into a new directory; return the directory, with tables, kpis.json and report.html in it.
+
+    However the run ends, its tables are readable as far as they were committed and the manifest says how it ended.
+    Raises InputError, FederationError, ClearingAborted, or what an operator raised.
+    """
+    if transport not in TRANSPORTS:
+        remedy = f"take one of {', '.join(TRANSPORTS)}"
+        raise InputError([Problem("command line", "--transport", transport, remedy)])
+    run = RunDirectory.create(path, scenario, command=command, transport=transport)
+    try:
+        performance = _Meter(scenario, run, transport, watch).run()
+    except KeyboardInterrupt:
+        _close(run, scenario)
+        run.finish("interrupted")
+        raise
+    except BaseException as error:
+        _close(run, scenario)
+        run.finish("aborted" if isinstance(error, ClearingAborted) else "failed", str(error))
+        raise
+    _close(run, scenario)
+    run.finish("done")
+    write_kpis(run.path, performance)
+    write_report(run.path)
+    return run.path
+
+
+def _close(run: RunDirectory, scenario: Scenario) -> None:
+    """Join the committed parts of the tables; the recorder may not have lived to do it."""
+    TableWriter(run.path, table_layouts(scenario)).finalise()
+
+
+class _Meter:
+    """Drives a run and measures it: set-up and wall time, time in decisions, memory."""
+
+    def __init__(self, scenario: Scenario, run: RunDirectory, transport: str, watch: Watch) -> None:
+        self._scenario, self._run, self._transport, self._watch = scenario, run, transport, watch
+        self._case = ScenarioCase(scenario)
+        self._started = time.monotonic()
+        self._began: float | None = None
+        self._beats: Mapping[str, Beat] = {}
+
+    def run(self) -> dict[str, float]:
+        """Run to the end and return the figures of its performance."""
+        if self._transport == "none":
+            self._run_here()
+        elif self._transport == "inproc":
+            from voltier.federates.inproc import run_threads
+
+            run_threads(self._case, self._run.path, self._look)
+        else:
+            self._run_processes()
+        ended = time.monotonic()
+        began = self._began or self._started
+        figures = {"wall_s": ended - began, "setup_s": began - self._started}
+        figures["speed_x_real_time"] = self._scenario.end_s / (ended - began)
+        if self._beats:
+            operators = [beat for name, beat in self._beats.items() if name != RECORDER]
+            figures["decide_s"] = sum(beat.decide_s for beat in operators)
+        separate = self._transport in ("zmq", "tcp")
+        peaks = [beat.peak_mb for beat in self._beats.values()] if separate else []
+        figures["peak_memory_mb"] = sum(peaks) + peak_memory_mb()
+        return figures
+
+    def _run_here(self) -> None:
+        case = self._case
+        operators = [case.build_operator(name) for name in case.operator_names()]
+        sink = case.open_sink(self._run.path)
+        self._began = time.monotonic()
+
+        def minute_done(now_s: int) -> None:
+            sink.commit(now_s)
+            self._watch(now_s, {})
+
+        try:
+            run_local(operators, case.market_clock(), sink.write, minute_done)
+        finally:
+            sink.close()
+
+    def _run_processes(self) -> None:
+        from voltier.federates.launch import Launch, run_federation
+
+        launch = Launch(
+            config=self._run.config.resolve(),
+            run_dir=self._run.path.resolve(),
+            transport=self._transport,
+            timeout_s=self._scenario.federation.timeout_s,
+        )
+        run_federation(launch, self._case, self._look)
+
+    def _look(self, beats: Mapping[str, Beat]) -> None:
+        """Take in the signs of life of a federation."""
+        self._beats = beats
+        acting = [beat for beat in beats.values() if beat.t_s is not None or beat.state == "done"]
+        if self._began is None and any(beat.instants for beat in acting):
+            self._began = time.monotonic()
+        # Wholesale runs ahead and the recorder behind; the market is where its slowest operator is.
+        moments = [beat.t_s for beat in acting if beat.name != RECORDER and beat.t_s is not None]
+        self._watch(max(min(moments, default=0), 0), {name: beat.state for name, beat in beats.items()})

@@ -1,0 +1,52 @@
+"""What a person at the terminal sees of runs and scenarios."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from voltier.federates.progress import ProgressLine, Watch, unwatched
+from voltier.scenarios.report.key_figures import readable, split_key
+from voltier.scenarios.schema import Scenario
+
+console = Console(highlight=False)
+
+
+@contextmanager
+def following(scenario: Scenario, *, quiet: bool) -> Iterator[Watch]:
+    """Show a run's progress while the context lasts, on a terminal only."""
+    if quiet or not console.is_terminal:
+        yield unwatched
+        return
+    with ProgressLine(console, scenario.name, scenario.end_s) as line:
+        yield line
+
+
+def show_result(to: Console, run_dir: Path) -> None:
+    """Print the key figures of a run and where its results lie."""
+    kpis = json.loads((run_dir / "kpis.json").read_text(encoding="utf-8"))
+    table = Table("", "key figure", "value", box=None, pad_edge=False, header_style="bold")
+    table.columns[2].justify = "right"
+    last = ""
+    for key in sorted(kpis):
+        group, label, unit = split_key(key)
+        value = readable(kpis[key], unit)
+        table.add_row(
+            group if group != last else "", label, value if unit in value else f"{value} {unit}".strip()
+        )
+        last = group
+    to.print(table)
+    to.print(f"\nrun     {run_dir}\nreport  {run_dir / 'report.html'}", soft_wrap=True)
+
+
+def show_scenarios(to: Console, titles: Mapping[str, str]) -> None:
+    """Print the names and titles of the library."""
+    table = Table("scenario", "", box=None, pad_edge=False, header_style="bold")
+    for name, title in titles.items():
+        table.add_row(name, title)
+    to.print(table)
+    to.print("\n`voltier run NAME` runs one; a file with `extends: NAME` changes what you like.")

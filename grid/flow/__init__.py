@@ -1,0 +1,1 @@
+"""Power-flow engines behind one port."""

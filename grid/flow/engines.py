@@ -1,0 +1,42 @@
+"""Power-flow engines by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from voltier.grid.errors import InputError, Problem
+from voltier.grid.feeder import Feeder
+from voltier.grid.flow.port import PowerFlow
+
+
+def _opendss(feeder: Feeder) -> PowerFlow:
+    from voltier.grid.flow.opendss import OpenDssFlow
+
+    return OpenDssFlow(feeder)
+
+
+def _pandapower_balanced(feeder: Feeder) -> PowerFlow:
+    from voltier.grid.flow.pandapower import PandapowerFlow
+
+    return PandapowerFlow(feeder, phases="balanced")
+
+
+def _pandapower_three_phase(feeder: Feeder) -> PowerFlow:
+    from voltier.grid.flow.pandapower import PandapowerFlow
+
+    return PandapowerFlow(feeder, phases="three")
+
+
+# each tool is imported when it is asked for: pandapower takes seconds
+ENGINES: dict[str, Callable[[Feeder], PowerFlow]] = {
+    "opendss": _opendss,
+    "pandapower-balanced": _pandapower_balanced,
+    "pandapower-three-phase": _pandapower_three_phase,
+}
+
+
+def engine(name: str, feeder: Feeder) -> PowerFlow:
+    """Build the engine of this name for a feeder; InputError names the engines there are."""
+    if name not in ENGINES:
+        raise InputError([Problem("power flow", "engine", name, f"choose one of {', '.join(ENGINES)}")])
+    return ENGINES[name](feeder)

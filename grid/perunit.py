@@ -1,0 +1,55 @@
+"""The only place where kW, ohm and ampere become per unit, and back.
+
+Bases are of three phases: power s_base_kva, voltage line to line in kV, current of one line wire.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class PerUnit:
+    """Bases of a place in the network.
+
+    s_base_kva : three-phase power [kVA]
+    kv_ll : nominal line-to-line voltage [kV], a number or one per row
+    """
+
+    s_base_kva: float
+    kv_ll: float | Array
+
+    @property
+    def z_base_ohm(self) -> float | Array:
+        """Impedance of a phase that draws a third of s_base_kva at nominal voltage [ohm]."""
+        return 1000.0 * self.kv_ll**2 / self.s_base_kva
+
+    @property
+    def i_base_a(self) -> float | Array:
+        """Line current at s_base_kva and nominal voltage [A]."""
+        return self.s_base_kva / (np.sqrt(3.0) * self.kv_ll)
+
+    @property
+    def v_base_v(self) -> float | Array:
+        """Nominal phase-to-neutral voltage [V]."""
+        return 1000.0 * self.kv_ll / np.sqrt(3.0)
+
+
+def power_pu(power_kw: Array, s_base_kva: float) -> Array:
+    """Turn kW or kvar into per unit."""
+    return power_kw / s_base_kva
+
+
+def power_kw(power_pu: Array, s_base_kva: float) -> Array:
+    """Turn per unit into kW or kvar."""
+    return power_pu * s_base_kva
+
+
+def price_usd_per_kwh(dual_usd_per_pu_h: Array, s_base_kva: float) -> Array:
+    """Turn a dual of a per-unit power balance of a cost in $/h into $/kWh (or $/kvarh)."""
+    return dual_usd_per_pu_h / s_base_kva

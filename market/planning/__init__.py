@@ -1,0 +1,1 @@
+"""Multi-period planning of flexible devices."""

@@ -1,0 +1,1 @@
+"""Primary market: AC optimal power flow over the primary feeder."""

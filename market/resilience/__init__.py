@@ -1,0 +1,1 @@
+"""Rules of the resilience managers: detection, scores, re-weighting."""

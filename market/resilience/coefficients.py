@@ -1,0 +1,101 @@
+"""Re-weighting of the primary market's cost coefficients when the feeder's import leaves its schedule.
+
+With Δ the import beyond what was meant [p.u.], RS the resilience scores and δ a coefficient over its mean,
+
+    Z_i(δ) = 1 + RS_i·Δ·δ_i / (μ·ΣRS),   γ = 1/Z,   α' = γ_α α,   β' = γ_β β,   ξ' = ξ / mean(γ)
+
+(Nair, PhD thesis, MIT 2025; Nair et al., PNAS 2025, arXiv 2406.14861). Coefficients over their means make γ
+free of the units of α and β, which the formula as published is not; Z is kept in [0.2, 50] so that no cost
+turns negative or vanishes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from voltier.market.primary.problem import PrimaryBids, PrimaryPrices
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+Z_MIN, Z_MAX = 0.2, 50.0
+
+
+@dataclass(frozen=True, slots=True)
+class Coefficients:
+    """Cost coefficients of the primary market, as bid or re-weighted.
+
+    alpha, beta_p : (n,) [$/kW²h]; xi : price of losses [$/kWh]; gamma_alpha, gamma_beta : (n,) weights they
+    carry
+    generates, bends : (n,) bool operators that have a generator, a flexible load; None: all. The
+    coefficients of the others decide nothing and stay out of every mean.
+    """
+
+    alpha: Array
+    beta_p: Array
+    xi: float
+    gamma_alpha: Array
+    gamma_beta: Array
+    generates: Mask | None = None
+    bends: Mask | None = None
+
+
+def unweighted(bids: PrimaryBids, prices: PrimaryPrices) -> Coefficients:
+    """Return the coefficients as bid, every weight one."""
+    one = np.ones(len(bids.node))
+    return Coefficients(
+        alpha=bids.alpha_usd_per_kw2h,
+        beta_p=bids.beta_p_usd_per_kw2h,
+        xi=prices.loss_usd_per_kwh,
+        gamma_alpha=one,
+        gamma_beta=one,
+        generates=bids.gen_max_kw > 0.0,
+        bends=bids.p_max_kw > bids.p_min_kw,
+    )
+
+
+def reweight(
+    alpha: Array,
+    beta_p: Array,
+    xi: float,
+    rs: Array,
+    delta_kw: float,
+    mu: float,
+    s_base_kva: float,
+    *,
+    generates: Mask | None = None,
+    bends: Mask | None = None,
+) -> Coefficients:
+    """Return the coefficients that make resilient operators cheaper to call on when import rises.
+
+    alpha, beta_p : (n,) as bid; xi : loss price; rs : (n,) resilience scores, 0 to 1; delta_kw : import
+    beyond the schedule (positive: more import, γ < 1); mu > 0 : the smaller, the stronger. No scores, no
+    effect.
+    """
+    total = float(rs.sum())
+    pull = rs * (delta_kw / s_base_kva) / (mu * total) if total > 0.0 else np.zeros_like(rs)
+    gamma_alpha, alpha_counts = _weights(alpha, generates, pull)
+    gamma_beta, beta_counts = _weights(beta_p, bends, pull)
+    counted = np.concatenate([gamma_alpha[alpha_counts], gamma_beta[beta_counts]])
+    mean = float(counted.mean()) if counted.size else 1.0
+    return Coefficients(
+        alpha=gamma_alpha * alpha,
+        beta_p=gamma_beta * beta_p,
+        xi=xi / mean,
+        gamma_alpha=gamma_alpha,
+        gamma_beta=gamma_beta,
+        generates=generates,
+        bends=bends,
+    )
+
+
+def _weights(coefficient: Array, present: Mask | None, pull: Array) -> tuple[Array, Mask]:
+    """Return γ = 1/Z of one coefficient and the mask of operators that count; γ = 1 elsewhere."""
+    counts = np.ones(coefficient.shape, dtype=bool) if present is None else present
+    mean = float(coefficient[counts].mean()) if counts.any() else 0.0
+    if mean <= 0.0:
+        return np.ones_like(coefficient), counts
+    z = np.where(counts, 1.0 + pull * coefficient / mean, 1.0)
+    return 1.0 / np.clip(z, Z_MIN, Z_MAX), counts

@@ -1,0 +1,283 @@
+"""From a scenario to its operators: any process can build any operator, and gets the same one."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from voltier.agents.attacker import Attacker, GeneratorAttack
+from voltier.agents.clock import MarketClock
+from voltier.agents.operator import Operator
+from voltier.agents.population import FleetSpec, Population, build_population
+from voltier.agents.smo import SmoRows
+from voltier.grid.errors import FederationError
+from voltier.grid.feeder import Feeder, read_feeder
+
+from .schema import Scenario
+from .tables import TableLayout, layout
+
+ROLES = ("wholesale", "resilience", "smo", "pmo", "cmo", "grid")
+
+
+def market_clock(scenario: Scenario) -> MarketClock:
+    """Return the run's clock."""
+    return MarketClock(primary_period_s=scenario.primary.period_s, end_s=scenario.end_s)
+
+
+def operator_names(scenario: Scenario) -> list[str]:
+    """Name every operator of a run: "wholesale", "resilience", "smo.0" ..., "pmo", "cmo.0" ..., "grid"."""
+    shards = range(scenario.federation.shards)
+    smos, cmos = [f"smo.{k}" for k in shards], [f"cmo.{k}" for k in shards]
+    return ["wholesale", "resilience", *smos, "pmo", *cmos, "grid"]
+
+
+def build_operator(scenario: Scenario, name: str) -> Operator:
+    """Build one operator by its name. Raises FederationError for a name the scenario does not have."""
+    if name not in operator_names(scenario):
+        raise FederationError(f"no operator {name!r} here; there are: {', '.join(operator_names(scenario))}")
+    role, _, shard = name.partition(".")
+    return _BUILDERS[role](scenario, int(shard or 0))
+
+
+def table_layouts(scenario: Scenario) -> dict[str, TableLayout]:
+    """Name the columns and fixed rows of every table of a run."""
+    case = _case(scenario)
+    population, feeder = case.population, case.feeder
+    smo_of_sma = tuple(population.smo_name[i] for i in population.sma_smo)
+    sma_of_house = tuple(population.sma_name[j] for j in population.house_sma)
+    bus, phase = np.nonzero(feeder.has_phase)
+    generators = tuple(f"gen_{generator.bus}" for generator in scenario.generators)
+    primary_parties = (*population.smo_name, *generators, "pmo", "bulk")
+    secondary_parties = (*population.sma_name, *population.smo_name)
+    return {
+        "primary": layout("primary", bus=tuple(feeder.bus[i] for i in population.smo_bus)),
+        "secondary": layout("secondary", smo=smo_of_sma, sma=population.sma_name),
+        "consumer": layout("consumer", cmo=sma_of_house, cma=population.house_name),
+        "devices": layout("devices", cma=population.house_name),
+        "grid": layout("grid", bus=tuple(feeder.bus[i] for i in bus), phase=tuple("abc"[k] for k in phase)),
+        "substation": layout("substation", phase=("a", "b", "c")),
+        "system": layout("system"),
+        "clearings": layout("clearings"),
+        "events": layout("events"),
+        "settlement": layout(
+            "settlement",
+            market=("secondary",) * len(secondary_parties) + ("primary",) * len(primary_parties),
+            party=(*secondary_parties, *primary_parties),
+        ),
+    }
+
+
+# ---------------------------------------------------------------------- what several operators share
+
+
+class _Case:
+    """Feeder and population of a scenario, made once in each process."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self.feeder: Feeder = read_feeder(scenario.feeder.name)
+        self.population: Population = build_population(_fleet(scenario), self.feeder, scenario.seed)
+
+    def shard(self, k: int) -> Population:
+        """Return the k-th of the run's shards of the population."""
+        return self.population.shard(k, self.scenario.federation.shards)
+
+    @property
+    def shard_smos(self) -> list[np.ndarray]:
+        """Positions of the SMOs of each shard."""
+        return [self.shard(k).smo_index for k in range(self.scenario.federation.shards)]
+
+
+@lru_cache(maxsize=2)
+def _case(scenario: Scenario) -> _Case:
+    return _Case(scenario)
+
+
+def _fleet(scenario: Scenario) -> FleetSpec:
+    return FleetSpec(**scenario.fleet.model_dump())
+
+
+# ---------------------------------------------------------------------- one builder a role
+# Heavy libraries (pvlib, OpenDSS, Clarabel, Mesa) are imported by the operator that needs them: each federate
+# starts with what it uses.
+
+
+def _wholesale(scenario: Scenario, _: int) -> Operator:
+    from voltier.agents.wholesale import ConditionSeries, WholesaleOperator
+
+    from .inputs import conditions
+
+    series = conditions(scenario)
+    return WholesaleOperator(
+        ConditionSeries(series.price_usd_per_kwh, series.temp_air_c, series.pv_available),
+        shards=scenario.federation.shards,
+        plan_period_s=scenario.consumer.period_s,
+        plan_step_s=scenario.consumer.step_s,
+        horizon_s=scenario.consumer.horizon_h * 3600,
+    )
+
+
+def _resilience(scenario: Scenario, _: int) -> Operator:
+    from voltier.agents.resilience import ResilienceOperator
+    from voltier.market.resilience.detection import Detector
+
+    case = _case(scenario)
+    population, settings = case.population, scenario.resilience
+    attack = None
+    if scenario.attack is not None and scenario.attack_window_s is not None:
+        at_bus = {case.feeder.bus[bus]: i for i, bus in enumerate(population.smo_bus)}
+        start_s, end_s = scenario.attack_window_s
+        attack = GeneratorAttack(np.array([at_bus[bus] for bus in scenario.attack.buses]), start_s, end_s)
+    detector = Detector(
+        sigmas=settings.sigmas,
+        load_share=settings.load_share,
+        consecutive=settings.consecutive,
+        warm_up=settings.warm_up_min,
+    )
+    attacker = Attacker(attack, population.smo_name, scenario.federation.shards)
+    return ResilienceOperator(detector, attacker, enabled=settings.enabled, mitigate=settings.mitigate)
+
+
+def _smo(scenario: Scenario, k: int) -> Operator:
+    from voltier.agents.smo import SecondaryOperator, SecondaryRules
+    from voltier.market.pricing import TariffRules
+    from voltier.market.scores import CommitmentRules, TrustRules
+    from voltier.market.settlement import SettlementRules
+
+    market, scores = scenario.secondary, scenario.scores
+    rules = SecondaryRules(
+        design=scenario.design,
+        epsilon=market.epsilon,
+        retail_usd_per_kwh=scenario.wholesale.retail_usd_per_kwh,
+        tariffs=TariffRules(
+            flexibility_usd_per_kwh=market.flexibility_usd_per_kwh,
+            reserve_usd_per_kwh=market.reserve_usd_per_kwh,
+            cap_usd_per_kwh=market.cap_usd_per_kwh,
+            smoothing=market.smoothing,
+        ),
+        settlement=SettlementRules(
+            flexibility_usd_per_kwh=market.flexibility_usd_per_kwh,
+            reserve_usd_per_kwh=market.reserve_usd_per_kwh,
+            penalty_usd_per_kwh=market.penalty_usd_per_kwh,
+        )
+        if scenario.design == "hierarchical"
+        else SettlementRules(0.0, 0.0, 0.0),
+        policy=market.policy,
+        commitment=CommitmentRules(rate=scores.commitment_rate, tolerance=scores.commitment_scale),
+        trust=TrustRules(forgetting=scores.trust_forgetting),
+        commitment_weight=scores.commitment_weight,
+        commitment_start=scores.commitment_start,
+        settlement_period_s=scenario.recording.settlement_period_s,
+    )
+    return SecondaryOperator(k, _smo_rows(_case(scenario), k), rules, market_clock(scenario))
+
+
+def _smo_rows(case: _Case, k: int) -> SmoRows:
+    part, feeder = case.shard(k), case.feeder
+    generators = {generator.bus: generator for generator in case.scenario.generators}
+    here = [generators.get(feeder.bus[bus]) for bus in part.smo_bus]
+    gen_max_kw = np.array([generator.p_max_kw if generator else 0.0 for generator in here])
+    # Marginal cost alpha·P reaches the stated price at rated power.
+    alpha = np.array(
+        [generator.price_usd_per_kwh / generator.p_max_kw if generator else 1.0 for generator in here]
+    )
+    counts = np.bincount(part.sma_smo, minlength=len(part.smo_bus))
+    return SmoRows(
+        smo=part.smo_index,
+        bus=part.smo_bus,
+        name=part.smo_name,
+        sma=part.sma_index,
+        n_sma_total=len(case.population.sma_smo),
+        offset=np.concatenate([[0], np.cumsum(counts)]),
+        phases=feeder.has_phase[part.smo_bus],
+        gen_max_kw=gen_max_kw,
+        alpha_usd_per_kw2h=alpha,
+    )
+
+
+def _pmo(scenario: Scenario, _: int) -> Operator:
+    from voltier.agents.pmo import PrimaryOperator, PrimaryRules
+    from voltier.grid.network import balanced_network
+
+    case, feeder = _case(scenario), scenario.feeder
+    network = balanced_network(
+        case.feeder,
+        _start_taps(scenario, case.feeder),
+        lateral_impedance=feeder.lateral_impedance,
+        v_min_pu=feeder.v_min_pu + feeder.primary_v_margin_pu,
+        v_max_pu=feeder.v_max_pu - feeder.primary_v_margin_pu,
+    )
+    rules = PrimaryRules(
+        design=scenario.design,
+        loss_usd_per_kwh=scenario.primary.loss_usd_per_kwh,
+        import_slope_usd_per_kw2h=scenario.wholesale.import_slope_usd_per_kwh_per_mw / 1000.0,
+        relaxation_bound=scenario.primary.relaxation_bound,
+        policy=scenario.primary.policy,
+        settlement_period_s=scenario.recording.settlement_period_s,
+    )
+    generator_buses = {generator.bus for generator in scenario.generators}
+    population = case.population
+    return PrimaryOperator(
+        case.feeder,
+        network,
+        population.smo_bus,
+        case.shard_smos,
+        np.array([case.feeder.bus[bus] in generator_buses for bus in population.smo_bus]),
+        len(population.sma_smo) + len(population.smo_bus),
+        rules,
+        market_clock(scenario),
+    )
+
+
+def _cmo(scenario: Scenario, k: int) -> Operator:
+    from voltier.agents.cmo import ConsumerOperator, ConsumerRules
+    from voltier.agents.iot import IotSpec
+
+    from .inputs import load_profiles
+
+    case = _case(scenario)
+    at_bus = {case.feeder.bus[bus]: i for i, bus in enumerate(case.population.smo_bus)}
+    rules = ConsumerRules(
+        flexible=scenario.design == "hierarchical" and scenario.consumer.market,
+        flat_usd_per_kwh=scenario.wholesale.retail_usd_per_kwh,
+        window_s=scenario.consumer.flexibility_window_s,
+        start_minute=scenario.start_second_of_day // 60,
+        record_period_s=scenario.recording.consumer_period_s,
+    )
+    iot = IotSpec(
+        latency_s=scenario.iot.latency_ms / 1000.0,
+        loss=scenario.iot.loss,
+        compromised=tuple(at_bus[bus] for bus in scenario.iot.compromised_buses),
+    )
+    return ConsumerOperator(k, case.shard(k), load_profiles(scenario), rules, iot, scenario.seed)
+
+
+def _grid(scenario: Scenario, _: int) -> Operator:
+    from voltier.agents.grid import GridOperator
+    from voltier.grid.flow.engines import engine
+
+    feeder = _case(scenario).feeder
+    return GridOperator(
+        feeder,
+        engine(scenario.feeder.engine, feeder),
+        _start_taps(scenario, feeder),
+        controlled=scenario.feeder.regulators == "controlled",
+        v_min_pu=scenario.feeder.v_min_pu,
+        v_max_pu=scenario.feeder.v_max_pu,
+    )
+
+
+def _start_taps(scenario: Scenario, feeder: Feeder) -> np.ndarray:
+    """Return the published positions, or all at zero; controlled regulators start from neutral and move at once."""
+    published = feeder.regulators.published_tap
+    return published.copy() if scenario.feeder.regulators == "published" else np.zeros_like(published)
+
+
+_BUILDERS = {
+    "wholesale": _wholesale,
+    "resilience": _resilience,
+    "smo": _smo,
+    "pmo": _pmo,
+    "cmo": _cmo,
+    "grid": _grid,
+}

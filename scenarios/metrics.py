@@ -1,0 +1,193 @@
+"""Key figures of a run, computed from its tables alone: flat names with the unit at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from voltier.scenarios.manifest import RunDirectory
+from voltier.scenarios.metrics_attack import attack_kpis
+from voltier.scenarios.panels import Array, Block, read_block
+from voltier.scenarios.results import read_table, table_names
+from voltier.scenarios.schema import Scenario
+
+Kpis = dict[str, float | int | None]
+
+MINUTE_H = 1.0 / 60.0
+_DEVICES = ("base", "hvac", "water_heater", "pv", "ev")
+
+
+def write_kpis(run_dir: Path | str, performance: Mapping[str, float] | None = None) -> dict[str, Any]:
+    """Compute the key figures of a run, write kpis.json and return them.
+
+    performance : figures that no table holds, such as {"wall_s": 31.2}; they appear as performance.wall_s.
+    A figure that the run cannot have (a price without a market) is left out.
+    """
+    run = RunDirectory(Path(run_dir))
+    kpis = compute_kpis(run.path, run.scenario())
+    kpis |= {f"performance.{name}": float(value) for name, value in (performance or {}).items()}
+    # JSON has no NaN: a figure that came out undefined is null, which a reader cannot take for a number.
+    clean = {name: value if value is None or np.isfinite(value) else None for name, value in kpis.items()}
+    run.write_json("kpis.json", clean)
+    return clean
+
+
+def compute_kpis(run_dir: Path, scenario: Scenario) -> Kpis:
+    """Return all key figures of a run but those of its performance."""
+    blocks = {
+        name: read_block(run_dir, name)
+        for name in ("grid", "substation", "primary", "secondary", "devices", "system", "settlement")
+    }
+    kpis: Kpis = {}
+    kpis |= _energy(blocks["grid"], blocks["substation"], blocks["secondary"])
+    kpis |= _devices(blocks["devices"], scenario.recording.consumer_period_s / 3600.0)
+    kpis |= _prices(blocks["primary"], blocks["secondary"], blocks["system"])
+    kpis["prices.retail_usd_per_kwh"] = scenario.wholesale.retail_usd_per_kwh
+    kpis |= _voltage(blocks["grid"], scenario)
+    kpis |= _scores(blocks["secondary"])
+    kpis |= _settlement(blocks["settlement"])
+    kpis |= _clearings(run_dir)
+    kpis |= _events(run_dir)
+    kpis |= attack_kpis(run_dir, scenario, blocks)
+    return kpis
+
+
+def _energy(grid: Block | None, substation: Block | None, secondary: Block | None) -> Kpis:
+    """Energy over the run; load is what consumers draw net of their own PV and batteries."""
+    kpis: Kpis = {}
+    if substation is not None:
+        import_kw = -substation.sum("p_kw")
+        loss_kw = substation.sum("loss_kw")
+        kpis["energy.import_kwh"] = _kwh(np.maximum(import_kw, 0.0))
+        kpis["energy.export_kwh"] = _kwh(np.maximum(-import_kw, 0.0))
+        kpis["energy.peak_import_kw"] = float(import_kw.max())
+        kpis["losses.energy_kwh"] = _kwh(loss_kw)
+        kpis["balance.max_error_kw"] = float(np.abs(substation["balance_error_kw"]).max())
+        kpis["losses.max_kw"] = float(loss_kw.max())
+    if secondary is not None:
+        kpis["energy.load_kwh"] = -_kwh(secondary.sum("p_meter_kw"))
+    if secondary is not None and grid is not None:
+        n = min(len(grid.t_s), len(secondary.t_s))
+        kpis["energy.generation_kwh"] = _kwh(grid.sum("p_kw")[:n] - secondary.sum("p_meter_kw")[:n])
+    return kpis
+
+
+def _devices(devices: Block | None, hours: float) -> Kpis:
+    """Energy by kind of device, from the records that stand for one recording period each."""
+    if devices is None:
+        return {}
+    kpis: Kpis = {
+        f"energy.{name}_kwh": abs(float(devices.sum(f"{name}_kw").sum()) * hours) for name in _DEVICES
+    }
+    kpis["energy.battery_discharge_kwh"] = float(np.maximum(devices["battery_kw"], 0.0).sum() * hours)
+    return kpis
+
+
+def _prices(primary: Block | None, secondary: Block | None, system: Block | None) -> Kpis:
+    """Mean prices: plain over agents and clearings, and weighted by the energy that was drawn at them."""
+    kpis: Kpis = {}
+    if primary is not None:
+        dlmp = primary["dlmp_usd_per_kwh"]
+        kpis["prices.mean_dlmp_usd_per_kwh"] = float(dlmp.mean())
+        kpis["prices.mean_dlmp_energy_weighted_usd_per_kwh"] = _weighted(dlmp, -primary["p_kw"])
+        kpis["prices.std_dlmp_usd_per_kwh"] = float(dlmp.std())
+        kpis["prices.max_dlmp_usd_per_kwh"] = float(dlmp.max())
+    if secondary is not None:
+        tariff = secondary["tariff_usd_per_kwh"]
+        kpis["prices.mean_tariff_usd_per_kwh"] = float(tariff.mean())
+        kpis["prices.mean_tariff_energy_weighted_usd_per_kwh"] = _weighted(tariff, -secondary["p_meter_kw"])
+    if system is not None:
+        kpis["prices.mean_wholesale_usd_per_kwh"] = float(system["price_usd_per_kwh"].mean())
+    return kpis
+
+
+def _voltage(grid: Block | None, scenario: Scenario) -> Kpis:
+    """Voltages of all nodes and minutes; a violation is one node in one minute outside the limits."""
+    if grid is None:
+        return {}
+    v_pu = grid["v_pu"]
+    outside = (v_pu < scenario.feeder.v_min_pu) | (v_pu > scenario.feeder.v_max_pu)
+    return {
+        "voltage.mean_abs_deviation_pu": float(np.abs(v_pu - 1.0).mean()),
+        "voltage.std_pu": float(v_pu.std()),
+        "voltage.min_pu": float(v_pu.min()),
+        "voltage.max_pu": float(v_pu.max()),
+        "voltage.violations": int(outside.sum()),
+        "voltage.violations_share": float(outside.mean()),
+    }
+
+
+def _scores(secondary: Block | None) -> Kpis:
+    """Scores of the secondary agents at the end of the run."""
+    if secondary is None:
+        return {}
+    kpis: Kpis = {}
+    for column, name in (("cs", "commitment"), ("ts", "trust"), ("rs", "resilience")):
+        last = secondary[column][-1]
+        kpis[f"scores.mean_{name}"] = float(last.mean())
+        kpis[f"scores.min_{name}"] = float(last.min())
+    return kpis
+
+
+def _settlement(settlement: Block | None) -> Kpis:
+    """Money moved, what the primary operator keeps, and how far any period's ledger is from zero."""
+    if settlement is None:
+        return {}
+    energy, flexibility, penalty = (
+        settlement[f"{name}_usd"] for name in ("energy", "flexibility", "penalty")
+    )
+    total = energy + flexibility + penalty
+    market, party = settlement.keys["market"], settlement.keys["party"]
+    imbalance = [np.abs(column[:, market == name].sum(axis=1)).max()
+                 for name in sorted(set(market)) for column in (energy, flexibility, penalty)]  # fmt: skip
+    return {
+        "settlement.imbalance_usd": float(max(imbalance)),
+        "settlement.pmo_surplus_usd": float(total[:, party == "pmo"].sum()),
+        "settlement.turnover_usd": float(np.maximum(total, 0.0).sum()),
+        "settlement.flexibility_usd": float(np.maximum(flexibility, 0.0).sum()),
+        "settlement.penalty_usd": float(np.maximum(penalty, 0.0).sum()),
+    }
+
+
+def _clearings(run_dir: Path) -> Kpis:
+    """Certificates of the clearings, by market."""
+    if "clearings" not in table_names(run_dir):
+        return {}
+    table = read_table(run_dir, "clearings").to_pydict()
+    status, market = (np.asarray(table[name], dtype=object) for name in ("status", "market"))
+    kpis: Kpis = {
+        "clearings.count": len(status),
+        "clearings.failed": int((status == "failed").sum()),
+        "clearings.relaxed": int((status == "relaxed").sum()),
+        "clearings.max_gap": _largest(np.asarray(table["gap"], dtype=np.float64)),
+        "clearings.max_ac_residual_pu": _largest(np.asarray(table["ac_residual_pu"], dtype=np.float64)),
+    }
+    solve_s = np.asarray(table["solve_s"], dtype=np.float64)
+    for name in sorted(set(market)):
+        kpis[f"clearings.{name}_median_solve_ms"] = float(np.median(solve_s[market == name]) * 1e3)
+    return kpis
+
+
+def _events(run_dir: Path) -> Kpis:
+    """How many events there were, and of which kind."""
+    kinds = read_table(run_dir, "events")["kind"].to_pylist() if "events" in table_names(run_dir) else []
+    counts: Kpis = {f"events.{kind.replace('-', '_')}": kinds.count(kind) for kind in sorted(set(kinds))}
+    return {"events.total": len(kinds), **counts}
+
+
+def _kwh(p_kw: Array) -> float:
+    return float(p_kw.sum() * MINUTE_H)
+
+
+def _weighted(price: Array, consumption_kw: Array) -> float:
+    weight = np.maximum(consumption_kw, 0.0)
+    return float((price * weight).sum() / weight.sum()) if weight.any() else float("nan")
+
+
+def _largest(values: Array) -> float | None:
+    """Return the largest of the values that are there (a bound not asked for is NaN)."""
+    finite = values[np.isfinite(values)]
+    return float(finite.max()) if len(finite) else None

@@ -1,0 +1,80 @@
+"""What the fleet's devices draw and deliver, stacked."""
+
+from __future__ import annotations
+
+import numpy as np
+import plotly.graph_objects as go
+from voltier.scenarios.report.energy import step_for
+from voltier.scenarios.report.run import Run
+from voltier.scenarios.report.style import (
+    COLOR,
+    INK,
+    Section,
+    absent,
+    clock,
+    dress,
+    embed,
+    faded,
+    line,
+    number,
+    share,
+    small,
+    spaced,
+)
+
+DEVICES = (
+    ("base_kw", "fixed load", "base"),
+    ("hvac_kw", "HVAC", "hvac"),
+    ("water_heater_kw", "water heaters", "water_heater"),
+    ("ev_kw", "electric vehicles", "ev"),
+    ("battery_kw", "batteries", "battery"),
+    ("pv_kw", "PV", "pv"),
+)
+
+
+def section(run: Run) -> Section:
+    """Consumption stacked upwards, supply stacked downwards, the net as a line."""
+    panel = run.devices()
+    if panel is None:
+        return absent("devices", "Fleet of devices", "This run wrote no devices table.")
+    thin = panel.thin(step_for(panel.t_s))
+    figure, demand = go.Figure(), {}
+    net = np.zeros(len(thin.t_s))
+    for column, name, color in DEVICES:
+        if column not in thin:
+            continue
+        drawn = -thin.total(column)
+        net += drawn
+        up, down = np.maximum(drawn, 0), np.minimum(drawn, 0)
+        demand[name] = up
+        first = True
+        for values, group in ((up, "up"), (down, "down")):
+            if np.nanmax(np.abs(values), initial=0) > 1e-9:
+                figure.add_trace(_area(name, thin.t_s, values, COLOR[color], group, first))
+                first = False
+    figure.add_trace(line("net", thin.t_s, net, INK, width=2))
+    dress(figure, 400, "consumption [kW], supply below zero", span_s=float(thin.t_s[-1] - thin.t_s[0]))
+    total = np.sum(list(demand.values()), axis=0)
+    peak = int(np.nanargmax(total))
+    largest = max(demand, key=lambda name: demand[name][peak])
+    finding = (
+        f"Consumption peaks at {number(total[peak])} kW at {clock(thin.t_s[peak])}, "
+        f"{share(demand[largest][peak], total[peak])} of it {largest}"
+    )
+    return Section("devices", "Fleet of devices", finding, embed(figure, "devices-figure"))
+
+
+def _area(
+    name: str, t_s: np.ndarray, values: np.ndarray, color: str, group: str, in_legend: bool
+) -> go.Scatter:
+    return go.Scatter(
+        name=name,
+        y=small(values),
+        stackgroup=group,
+        legendgroup=name,
+        showlegend=in_legend,
+        mode="none",
+        fillcolor=faded(color, 0.75),
+        hovertemplate="%{y:,.0f} kW",
+        **spaced(t_s),
+    )

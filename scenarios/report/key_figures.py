@@ -1,0 +1,207 @@
+"""The table of key figures: flat keys with units at their end, turned into labels and readable numbers."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+
+from voltier.scenarios.report.run import Run
+from voltier.scenarios.report.style import Section, absent, number, percent, rows_html
+
+UNITS = {
+    "usd_per_kw2h": "$/kW²h",
+    "usd_per_kvarh": "$/kvarh",
+    "usd_per_kwh": "$/kWh",
+    "usd_per_h": "$/h",
+    "usd": "$",
+    "kwh": "kWh",
+    "kvarh": "kvarh",
+    "kvar": "kvar",
+    "kva": "kVA",
+    "kw": "kW",
+    "pu": "p.u.",
+    "ms": "ms",
+    "s": "s",
+    "min": "min",
+    "h": "h",
+    "gb": "GB",
+    "mb": "MB",
+    "mib": "MiB",
+    "percent": "%",
+    "degc": "°C",
+    "c": "°C",
+    "pp": "pp",
+}
+"""Unit suffixes of the keys, the longest match wins."""
+
+WORDS = {
+    "dlmp": "dLMP",
+    "pv": "PV",
+    "ev": "EV",
+    "smo": "SMO",
+    "sma": "SMA",
+    "pmo": "PMO",
+    "cmo": "CMO",
+    "cma": "CMA",
+    "ac": "AC",
+    "hvac": "HVAC",
+    "dg": "DG",
+    "socp": "SOCP",
+    "rs": "RS",
+    "cs": "CS",
+    "ts": "TS",
+    "p95": "95th percentile",
+    "cpu": "CPU",
+    "rss": "memory",
+    "kkt": "KKT",
+    "abs": "absolute",
+    "max": "largest",
+    "min": "smallest",
+    "wall": "wall time",
+    "std": "standard deviation",
+    "n": "number of",
+}
+SHARE = "share"
+"""Last word of keys from 0 to 1, shown in per cent."""
+
+LABELS = {
+    "attack.curtailment_smo_max_kw": "Largest curtailment at an SMO",
+    "attack.curtailment_sma_max_kw": "Largest curtailment at an SMA",
+    "attack.curtailment_smo_spearman": "Rank correlation of score and curtailment, SMOs",
+    "attack.curtailment_sma_spearman": "Rank correlation of score and curtailment, SMAs",
+    "attack.curtailment_share_smo_spearman": "Rank correlation of score and curtailed share, SMOs",
+    "attack.curtailment_share_sma_spearman": "Rank correlation of score and curtailed share, SMAs",
+    "attack.import_error_share": "Import against the level before",
+    "performance.wall_s": "Wall time",
+}
+"""Labels where the words of the key alone would puzzle."""
+
+GROUPS = {"prices": "Prices", "energy": "Energy", "voltage": "Voltage", "attack": "Attack"}
+STAGES = ("before", "attacked", "mitigated", "recovered", "after")
+
+
+def split_key(key: str) -> tuple[str, str, str]:
+    """Split "prices.mean_dlmp_usd_per_kwh" into group, label and unit: "Prices", "Mean dLMP", "$/kWh"."""
+    group, _, rest = key.rpartition(".")
+    words = rest.split("_")
+    unit = SHARE if words[-1] == SHARE else ""
+    for first in range(1, len(words)):
+        if "_".join(words[first:]) in UNITS:
+            unit, words = UNITS["_".join(words[first:])], words[:first]
+            break
+    label = LABELS.get(key) or " ".join(WORDS.get(word, word) for word in words)
+    group = group.replace(".", " · ").replace("_", " ")
+    return GROUPS.get(group, group[:1].upper() + group[1:]) or "Run", label[:1].upper() + label[1:], unit
+
+
+def readable(value: object, unit: str) -> str:
+    """Write a value with its unit, as plain text; large energies in MWh, shares in per cent."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "–" if value is None else str(value)
+    if unit == SHARE:
+        value, unit = 100 * value, "%"
+    if unit == "kWh" and abs(value) >= 1e4:
+        value, unit = value / 1e3, "MWh"
+    if unit == "kvarh" and abs(value) >= 1e4:
+        value, unit = value / 1e3, "Mvarh"
+    if unit == "p.u." and abs(value) >= 0.01:
+        text = f"{value:.4f}"
+    elif isinstance(value, int) and not unit:
+        text = f"{value:,d}"
+    else:
+        text = number(float(value))
+    return f"{text}\u00a0{unit}" if unit else text
+
+
+def is_study(kpis: Mapping[str, object]) -> bool:
+    """Say whether the key figures hold one flat object per case rather than one for the run."""
+    return bool(kpis) and all(isinstance(value, Mapping) for value in kpis.values())
+
+
+def grouped(keys: list[str]) -> dict[str, list[str]]:
+    """Keys by group, groups and keys in order of first appearance."""
+    groups: dict[str, list[str]] = {}
+    for key in keys:
+        groups.setdefault(split_key(key)[0], []).append(key)
+    return groups
+
+
+def case_table(cases: Mapping[str, Mapping[str, object]], *, reference: str | None = None) -> str:
+    """One HTML table: a column for each case, a row for each key; changes against `reference` in brackets."""
+    keys = list(dict.fromkeys(key for kpis in cases.values() for key in kpis))
+    rows = []
+    for group, members in grouped(keys).items():
+        rows.append([f"<b>{html.escape(group)}</b>", *[""] * len(cases)])
+        for key in members:
+            _, label, unit = split_key(key)
+            cells = [
+                html.escape(readable(kpis.get(key), unit))
+                + ("" if name == reference else _change(kpis, cases.get(reference or ""), key))
+                for name, kpis in cases.items()
+            ]
+            rows.append([f'<span title="{html.escape(key)}">{html.escape(label)}</span>', *cells])
+    return rows_html(["", *(html.escape(name) for name in cases)], rows, css="cases")
+
+
+def _change(kpis: Mapping[str, object], reference: Mapping[str, object] | None, key: str) -> str:
+    """Change of a number against the reference's in per cent, where that means something."""
+    value, base = kpis.get(key), (reference or {}).get(key)
+    numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in (value, base))
+    if not numbers or not base or "violations" in key:
+        return ""
+    return f" <small>({percent(value / base - 1)})</small>"  # type: ignore[operator]
+
+
+def _group_card(group: str, keys: list[str], kpis: Mapping[str, object]) -> str:
+    rows = []
+    for key in keys:
+        _, label, unit = split_key(key)
+        rows.append(
+            [
+                f'<span title="{html.escape(key)}">{html.escape(label)}</span>',
+                html.escape(readable(kpis[key], unit)),
+            ]
+        )
+    return f'<div class="card"><h3>{html.escape(group)}</h3>{rows_html([], rows)}</div>'
+
+
+def _stage_card(keys: list[str], kpis: Mapping[str, object]) -> tuple[str, list[str]]:
+    """Table of what is known before, during and after the attack; and the keys that do not fit in it."""
+    table: dict[tuple[str, str], dict[str, object]] = {}
+    rest = []
+    for key in keys:
+        stage = next((stage for stage in STAGES if f"_{stage}_" in key), None)
+        if stage is None:
+            rest.append(key)
+        else:
+            _, label, unit = split_key(key.replace(f"_{stage}_", "_"))
+            table.setdefault((label, unit), {})[stage] = kpis[key]
+    if not table:
+        return "", rest
+    stages = [stage for stage in STAGES if any(stage in row for row in table.values())]
+    rows = [
+        [html.escape(label), *(html.escape(readable(row.get(stage), unit)) for stage in stages)]
+        for (label, unit), row in table.items()
+    ]
+    return f'<div class="card wide"><h3>Attack</h3>{rows_html(["", *stages], rows)}</div>', rest
+
+
+def section(run: Run) -> Section:
+    """Key figures in groups."""
+    kpis = run.kpis
+    if not kpis:
+        reason = "This run wrote no key figures; it has not reached its end."
+        return absent("key-figures", "Key figures", reason)
+    if is_study(kpis):
+        return Section("key-figures", "Key figures", f"{len(kpis)} cases side by side", case_table(kpis))
+    cards = []
+    for group, keys in grouped(list(kpis)).items():
+        if group == "Attack":
+            card, keys = _stage_card(keys, kpis)
+            cards.append(card)
+        if keys:
+            cards.append(
+                _group_card(group if group != "Attack" or not cards[-1] else "Attack, further", keys, kpis)
+            )
+    body = f'<div class="cards">{"".join(cards)}</div>'
+    return Section("key-figures", "Key figures", "", body)

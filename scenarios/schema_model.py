@@ -1,0 +1,185 @@
+"""The scenario as one frozen value, and the checks that need more than one section."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta
+from fractions import Fraction
+from typing import Annotated, Any, Self
+
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+
+from voltier.scenarios.schema_sections import (
+    MINUTE_S,
+    AttackSection,
+    ConsumerSection,
+    Design,
+    FederationSection,
+    FeederSection,
+    FleetSection,
+    Generator,
+    InputsSection,
+    IotSection,
+    PrimarySection,
+    RecordingSection,
+    ResilienceSection,
+    ScoresSection,
+    SecondarySection,
+    Section,
+    WholesaleSection,
+)
+
+DAY_S = 86_400
+
+
+def _midnight(value: Any) -> Any:
+    """Take a bare date for its midnight."""
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return datetime(value.year, value.month, value.day)
+    return value
+
+
+class Scenario(Section):
+    """All that determines a run: same scenario, same tables."""
+
+    model_config = ConfigDict(title="voltier scenario")
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="short name, no blanks")]
+    title: Annotated[str, Field(description="one line that says what the scenario is about")] = ""
+    seed: Annotated[int, Field(ge=0, description="seed of everything random")] = 1
+    start: Annotated[
+        datetime,
+        BeforeValidator(_midnight, json_schema_input_type=date | datetime),
+        Field(
+            description="first moment, local standard time: a date, or a date and time in whole minutes; "
+            "month and day pick the weather, the date picks the price"
+        ),
+    ] = datetime(2020, 7, 15)
+    hours: Annotated[
+        float, Field(gt=0, le=24 * 366, description="length of the run [h], in whole minutes")
+    ] = 24.0
+    design: Annotated[Design, Field(description="market design: both levels, the primary alone, or none")] = (
+        "hierarchical"
+    )
+    feeder: FeederSection = FeederSection()
+    fleet: FleetSection = FleetSection()
+    generators: Annotated[
+        tuple[Generator, ...], Field(strict=False, description="primary-level generators, one a bus")
+    ] = ()
+    wholesale: WholesaleSection = WholesaleSection()
+    primary: PrimarySection = PrimarySection()
+    secondary: SecondarySection = SecondarySection()
+    consumer: ConsumerSection = ConsumerSection()
+    scores: ScoresSection = ScoresSection()
+    resilience: ResilienceSection = ResilienceSection()
+    attack: Annotated[AttackSection | None, Field(description="none: nobody attacks")] = None
+    iot: IotSection = IotSection()
+    federation: FederationSection = FederationSection()
+    recording: RecordingSection = RecordingSection()
+    inputs: InputsSection = InputsSection()
+
+    @property
+    def end_s(self) -> int:
+        """End of the simulated time [s], exclusive; it begins at 0."""
+        return round(self.hours * 3600)
+
+    @property
+    def start_second_of_day(self) -> int:
+        """Wall-clock second of the day at simulated second 0."""
+        return self.start.hour * 3600 + self.start.minute * 60
+
+    @property
+    def attack_window_s(self) -> tuple[int, int | None] | None:
+        """Simulated seconds at which the attack starts and ends (None: never); None without an attack."""
+        if self.attack is None:
+            return None
+        attack = self.attack
+        start_s = attack.start_s if attack.start is None else self.simulated_s(attack.start)
+        end_s = attack.end_s if attack.end is None else self.simulated_s(attack.end, after_s=start_s)
+        assert start_s is not None
+        return start_s, end_s
+
+    def simulated_s(self, clock_time: str, after_s: int | None = None) -> int:
+        """Return the first simulated second, later than after_s if given, at which clocks show "HH:MM"."""
+        hours, minutes = clock_time.split(":")
+        s = (int(hours) * 3600 + int(minutes) * 60 - self.start_second_of_day) % DAY_S
+        while after_s is not None and s <= after_s:
+            s += DAY_S
+        return s
+
+    @property
+    def end(self) -> datetime:
+        """Wall-clock time at which the run ends."""
+        return self.start + timedelta(seconds=self.end_s)
+
+    @model_validator(mode="after")
+    def _periods_divide(self) -> Self:
+        wrong = [*_wrong_length(self), *_wrong_periods(self), *_wrong_attack(self)]
+        if wrong:
+            # One error of many lines; schema_problems takes it apart into one problem a line.
+            raise ValueError("\n".join(f"{field}|{value}|{remedy}" for field, value, remedy in wrong))
+        return self
+
+
+def _wrong_length(scenario: Scenario) -> list[tuple[str, object, str]]:
+    wrong: list[tuple[str, object, str]] = []
+    seconds = Fraction(str(scenario.hours)) * 3600
+    # 1/3 h written as 0.333333 counts as 20 min: a second of tolerance, nobody means less.
+    if abs(seconds / MINUTE_S - round(seconds / MINUTE_S)) * MINUTE_S > 1 or round(seconds / MINUTE_S) < 1:
+        wrong.append(("hours", scenario.hours, "give a whole number of minutes, such as 0.5 or 24"))
+    elif scenario.end_s % scenario.primary.period_s:
+        period_s = scenario.primary.period_s
+        wrong.append(("hours", scenario.hours, f"give a multiple of primary.period_s = {period_s} s"))
+    elif scenario.end_s % scenario.recording.settlement_period_s:
+        period_s = scenario.recording.settlement_period_s
+        wrong.append(
+            ("hours", scenario.hours, f"give a multiple of recording.settlement_period_s = {period_s} s")
+        )
+    if scenario.start.tzinfo is not None:
+        wrong.append(
+            ("start", scenario.start.isoformat(), "leave the time zone out; it is local standard time")
+        )
+    if scenario.start.second or scenario.start.microsecond:
+        wrong.append(("start", scenario.start.isoformat(), "begin on a whole minute"))
+    return wrong
+
+
+def _wrong_periods(scenario: Scenario) -> list[tuple[str, object, str]]:
+    wrong: list[tuple[str, object, str]] = []
+    consumer, primary_s = scenario.consumer, scenario.primary.period_s
+    if consumer.horizon_h * 3600 % consumer.step_s:
+        remedy = f"it must divide consumer.horizon_h = {consumer.horizon_h} h; 3600 and 900 do"
+        wrong.append(("consumer.step_s", consumer.step_s, remedy))
+    if consumer.period_s % consumer.step_s and consumer.step_s % consumer.period_s:
+        remedy = f"it must divide consumer.period_s = {consumer.period_s} s, or be a multiple of it"
+        wrong.append(("consumer.step_s", consumer.step_s, remedy))
+    if consumer.period_s % primary_s:
+        remedy = f"give a multiple of primary.period_s = {primary_s} s"
+        wrong.append(("consumer.period_s", consumer.period_s, remedy))
+    if scenario.recording.settlement_period_s % primary_s:
+        remedy = f"give a multiple of primary.period_s = {primary_s} s"
+        wrong.append(("recording.settlement_period_s", scenario.recording.settlement_period_s, remedy))
+    return wrong
+
+
+def _wrong_attack(scenario: Scenario) -> list[tuple[str, object, str]]:
+    wrong: list[tuple[str, object, str]] = []
+    buses = [generator.bus for generator in scenario.generators]
+    for i, bus in enumerate(buses):
+        if bus in buses[:i]:
+            wrong.append(
+                (f"generators.{i}.bus", bus, "there is a generator at this bus already; merge the two")
+            )
+    if scenario.attack is None or scenario.attack_window_s is None:
+        return wrong
+    for i, bus in enumerate(scenario.attack.buses):
+        if bus not in buses:
+            remedy = "no generator stands there; generators stand at " + (", ".join(buses) or "no bus")
+            wrong.append((f"attack.buses.{i}", bus, remedy))
+    start_s, end_s = scenario.attack_window_s
+    field = "attack.start_s" if scenario.attack.start is None else "attack.start"
+    if not 0 <= start_s < scenario.end_s:
+        shown = f"{scenario.start:%H:%M} to {scenario.end:%H:%M} (0 to {scenario.end_s} s)"
+        wrong.append((field, scenario.attack.start or start_s, f"it must start within the run, {shown}"))
+    elif end_s is not None and end_s <= start_s:
+        wrong.append(("attack.end_s", end_s, f"it must end after its start at {start_s} s"))
+    return wrong

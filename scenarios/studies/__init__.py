@@ -1,0 +1,1 @@
+"""Studies: comparisons made of several runs."""

@@ -1,0 +1,125 @@
+"""Three market designs on one input: no market, the primary market alone, and the whole hierarchy.
+
+Published figures: V. J. Nair, PhD thesis, MIT 2025, and arXiv 2406.06844. Their data set is not public, so
+the order and the ratios are what can be compared; the pure numbers stand beside ours for information.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from voltier.scenarios.schema import Scenario, load_scenario
+from voltier.scenarios.studies.cases import CaseKpis, Run, markdown_table, number, ratio, run_cases, share
+
+DESIGNS = ("no_market", "primary_only", "hierarchical")
+PUBLISHED: dict[str, dict[str, float]] = {
+    "prices.mean_dlmp_usd_per_kwh": {"primary_only": 0.116, "hierarchical": 0.064},
+    "prices.mean_tariff_usd_per_kwh": {"no_market": 0.129, "primary_only": 0.116, "hierarchical": 0.082},
+}
+_FIGURES: tuple[tuple[str, str, int], ...] = (
+    ("mean dLMP [$/kWh]", "prices.mean_dlmp_usd_per_kwh", 4),
+    ("mean dLMP, energy-weighted [$/kWh]", "prices.mean_dlmp_energy_weighted_usd_per_kwh", 4),
+    ("mean local tariff [$/kWh]", "prices.mean_tariff_usd_per_kwh", 4),
+    ("mean local tariff, energy-weighted [$/kWh]", "prices.mean_tariff_energy_weighted_usd_per_kwh", 4),
+    ("mean wholesale price [$/kWh]", "prices.mean_wholesale_usd_per_kwh", 4),
+    ("mean abs(V - 1) [p.u.]", "voltage.mean_abs_deviation_pu", 5),
+    ("standard deviation of V [p.u.]", "voltage.std_pu", 5),
+    ("lowest voltage [p.u.]", "voltage.min_pu", 4),
+    ("highest voltage [p.u.]", "voltage.max_pu", 4),
+    ("node-minutes outside the limits", "voltage.violations", 0),
+    ("import [kWh]", "energy.import_kwh", 0),
+    ("peak import [kW]", "energy.peak_import_kw", 0),
+    ("losses [kWh]", "losses.energy_kwh", 1),
+)
+_CHANGES: tuple[tuple[str, str, str, str], ...] = (
+    ("dLMP, hierarchy against primary alone", "prices.mean_dlmp_usd_per_kwh", "hierarchical", "primary_only"),
+    (
+        "tariff, hierarchy against primary alone",
+        "prices.mean_tariff_usd_per_kwh",
+        "hierarchical",
+        "primary_only",
+    ),
+    ("tariff, hierarchy against no market", "prices.mean_tariff_usd_per_kwh", "hierarchical", "no_market"),
+    (
+        "tariff, primary alone against no market",
+        "prices.mean_tariff_usd_per_kwh",
+        "primary_only",
+        "no_market",
+    ),
+    (
+        "mean abs(V - 1), hierarchy against primary alone",
+        "voltage.mean_abs_deviation_pu",
+        "hierarchical",
+        "primary_only",
+    ),
+    ("std of V, hierarchy against primary alone", "voltage.std_pu", "hierarchical", "primary_only"),
+    ("losses, hierarchy against primary alone", "losses.energy_kwh", "hierarchical", "primary_only"),
+    ("import, hierarchy against primary alone", "energy.import_kwh", "hierarchical", "primary_only"),
+)
+
+
+def cases(base: str = "ieee123-day", overrides: Sequence[str] = ()) -> dict[str, Scenario]:
+    """Return the three scenarios of the study, which differ in nothing but the design."""
+    return {design: load_scenario(base, [*overrides, f"design={design}"]) for design in DESIGNS}
+
+
+def study_designs(
+    run: Run, out: Path, *, base: str = "ieee123-day", overrides: Sequence[str] = ()
+) -> CaseKpis:
+    """Run the three designs into out/<design>; write out/kpis.json and out/designs.md.
+
+    Raises InputError if out holds something already or the scenario is wrong.
+    """
+    kpis = run_cases(cases(base, overrides), run, out)
+    (out / "designs.md").write_text(page(kpis, base), encoding="utf-8")
+    return kpis
+
+
+def comparison(kpis: CaseKpis) -> dict[str, dict[str, float | None]]:
+    """Return each change as {"ours": share, "published": share or None}."""
+    changes: dict[str, dict[str, float | None]] = {}
+    for title, key, of, against in _CHANGES:
+        published = PUBLISHED.get(key, {})
+        ours = ratio(kpis[of].get(key), kpis[against].get(key))
+        theirs = ratio(published.get(of), published.get(against))
+        changes[title] = {
+            "ours": None if ours is None else ours - 1.0,
+            "published": None if theirs is None else theirs - 1.0,
+        }
+    return changes
+
+
+def page(kpis: CaseKpis, base: str) -> str:
+    """Return the study as Markdown: the figures of each design, and the changes beside the published ones."""
+    figures = [
+        [title, *(number(kpis[design].get(key), digits) for design in DESIGNS)]
+        for title, key, digits in _FIGURES
+    ]
+    published: list[list[str]] = [
+        [f"published: {title}", *(number(PUBLISHED[key].get(design), 3) for design in DESIGNS)]
+        for title, key, _ in _FIGURES
+        if key in PUBLISHED
+    ]
+    changes = [
+        [title, share(entry["ours"]), share(entry["published"])] for title, entry in comparison(kpis).items()
+    ]
+    return (
+        f"# Three market designs on {base}\n\n"
+        + markdown_table(["", *DESIGNS], [*figures, *published])
+        + "\n"
+        + markdown_table(["change", "ours", "published"], changes)
+        + "\n"
+        + _tariff_over_dlmp(kpis["hierarchical"])
+        + "Means are plain means over agents and clearings unless said otherwise.\n"
+    )
+
+
+def _tariff_over_dlmp(kpis: dict[str, Any]) -> str:
+    ours = ratio(kpis.get("prices.mean_tariff_usd_per_kwh"), kpis.get("prices.mean_dlmp_usd_per_kwh"))
+    theirs = ratio(
+        PUBLISHED["prices.mean_tariff_usd_per_kwh"]["hierarchical"],
+        PUBLISHED["prices.mean_dlmp_usd_per_kwh"]["hierarchical"],
+    )
+    return f"Tariff over dLMP in the hierarchy: {number(ours, 2)} (published: {number(theirs, 2)}).\n"

@@ -1,0 +1,119 @@
+"""Names, columns and order of the results tables; injections into the grid are positive, load negative."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal
+
+ColumnType = Literal["number", "integer", "text"]
+
+NUMBER: ColumnType = "number"
+INTEGER: ColumnType = "integer"
+TEXT: ColumnType = "text"
+
+
+def _numbers(*names: str) -> dict[str, ColumnType]:
+    return dict.fromkeys(names, NUMBER)
+
+
+@dataclass(frozen=True, slots=True)
+class TableSpec:
+    """Columns of a table, without t_s, which every table has first.
+
+    keys : text columns that name the fixed rows of each time; none in a table whose rows come as they happen.
+    columns : what an operator delivers, name → type.
+    """
+
+    columns: Mapping[str, ColumnType]
+    keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TableLayout:
+    """A table of one run: its columns and the names of its fixed rows.
+
+    keys : key column → one entry for each row, all of the same length; empty in a table without fixed rows.
+    columns : name → type of what an operator delivers.
+    """
+
+    columns: Mapping[str, ColumnType]
+    keys: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def n_rows(self) -> int | None:
+        """Number of fixed rows, or None."""
+        return len(next(iter(self.keys.values()))) if self.keys else None
+
+
+def layout(table: str, **keys: tuple[str, ...]) -> TableLayout:
+    """Return the layout of a table of TABLES with its row names; keys are exactly the table's key columns."""
+    spec = TABLES[table]
+    if tuple(keys) != spec.keys:
+        raise ValueError(f"table {table} has the key columns {spec.keys}, not {tuple(keys)}")
+    if len({len(names) for names in keys.values()}) > 1:
+        raise ValueError(f"the key columns of table {table} differ in length")
+    return TableLayout(spec.columns, MappingProxyType(dict(keys)))
+
+
+TABLES: Mapping[str, TableSpec] = MappingProxyType(
+    {
+        # One row for each SMO and primary period: bid (p0, box, beta), clearing, voltage, price.
+        "primary": TableSpec(
+            _numbers(
+                "p0_kw", "p_min_kw", "p_max_kw", "beta_p_usd_per_kw2h", "p_kw", "q_kvar", "gen_kw",
+                "dlmp_usd_per_kwh", "dlmp_q_usd_per_kvarh", "v_pu", "rs",
+            ),
+            ("bus",),
+        ),
+        # One row for each SMA and minute: bid, schedule, reserve dp, tariff, meter, scores after the minute.
+        "secondary": TableSpec(
+            _numbers(
+                "p0_kw", "p_min_kw", "p_max_kw", "p_kw", "q_kvar", "dp_kw", "tariff_usd_per_kwh",
+                "p_meter_kw", "cs", "ts", "rs",
+            ),
+            ("smo", "sma"),
+        ),
+        # One row for each house (cma) of a consumer operator (cmo): plan, share of the game, meter, prices.
+        "consumer": TableSpec(
+            _numbers("p0_kw", "p_min_kw", "p_max_kw", "p_kw", "p_meter_kw", "mu", "mu_tilde"), ("cmo", "cma")
+        ),
+        # One row for each house: what its devices inject (loads negative), indoor temperature, stored energy.
+        "devices": TableSpec(
+            _numbers(
+                "base_kw", "hvac_kw", "water_heater_kw", "pv_kw", "battery_kw", "ev_kw",
+                "temp_indoor_c", "battery_kwh", "ev_kwh",
+            ),
+            ("cma",),
+        ),
+        # One row for each bus, phase and minute, from the three-phase power flow.
+        "grid": TableSpec(_numbers("v_pu", "p_kw", "q_kvar"), ("bus", "phase")),
+        # Injection into the bulk grid by phase (import negative); loss_kw closes each phase's balance.
+        # balance_error_kw: their sum less the engine's own count of the losses, same on each row.
+        "substation": TableSpec(_numbers("p_kw", "q_kvar", "loss_kw", "balance_error_kw"), ("phase",)),
+        # One row for each primary period: conditions, import as planned and as metered, cost as it was.
+        "system": TableSpec(
+            _numbers(
+                "price_usd_per_kwh", "temp_air_c", "pv_available", "p_import_scheduled_kw", "p_import_kw",
+                "cost_usd_per_h"
+            )
+        ),
+        # One row for each clearing; solve_s is wall time and so the one column that differs from run to run.
+        "clearings": TableSpec(
+            {
+                "market": TEXT, "status": TEXT,
+                **_numbers(
+                    "gap", "ac_residual_pu", "kkt_residual", "cost_usd_per_h", "lower_bound_usd_per_h",
+                    "solve_s",
+                ),
+            }
+        ),
+        "events": TableSpec({"source": TEXT, "kind": TEXT, "text": TEXT}),
+        # One row for each party of each market and settlement; receipts positive, columns sum to zero.
+        "settlement": TableSpec(
+            _numbers("energy_usd", "flexibility_usd", "penalty_usd"), ("market", "party")
+        ),
+    }
+)  # fmt: skip
+"""Every table a run may write. TableSpec.keys names the key columns, whose rows the run's layout fixes."""
