@@ -32,13 +32,14 @@ _ADDER_RATE = 1.0 / 60.0
 class ConsumerRules:
     """How consumers take part.
 
-    flexible : whether they bid flexibility (hierarchical design); flat_usd_per_kwh : the tariff they plan with when
-    they do not, and the first guess when they do. start_minute : minute of the day at simulated second 0.
+    flexible : whether they plan by price and bid flexibility (hierarchical design); without, thermostats hold the wanted
+    temperature and batteries only keep their house's own PV. first_guess_usd_per_kwh : tariff expected before any is
+    known. start_minute : minute of the day at simulated second 0.
     record_period_s : between records of houses and devices.
     """
 
     flexible: bool
-    flat_usd_per_kwh: float
+    first_guess_usd_per_kwh: float
     window_s: int
     start_minute: int
     record_period_s: int
@@ -162,11 +163,11 @@ class ConsumerOperator:
     def _plan(self, t_s: int, forecast: Forecast, outbox: Outbox) -> None:
         n, steps = len(self._population.house_name), len(forecast.price_usd_per_kwh)
         if self._rules.flexible:
-            first = self._rules.flat_usd_per_kwh - forecast.price_usd_per_kwh.mean()
+            first = self._rules.first_guess_usd_per_kwh - forecast.price_usd_per_kwh.mean()
             adder = np.where(np.isnan(self._adder), first, self._adder)[self._population.house_sma]
             price = forecast.price_usd_per_kwh[None, :] + adder[:, None]
         else:
-            price = np.full((n, steps), self._rules.flat_usd_per_kwh)
+            price = np.zeros((n, steps))
         middle_s = forecast.t_s + (np.arange(steps) + 0.5) * forecast.step_s
         outlook = Outlook(
             t_s=forecast.t_s,

@@ -31,6 +31,12 @@ from voltier.market.resilience.mitigation import restore_import
 from voltier.market.settlement import PrimaryPeriod, settle_primary
 
 
+_LEAST_ASKED_SHARE = 0.05
+"""Moves smaller than this share of the feeder's power say nothing of how well agents deliver."""
+_DELIVERY_RATE = 0.2
+"""Weight of the newest period in what the operator expects of its agents' delivery."""
+
+
 @dataclass(frozen=True, slots=True)
 class PrimaryRules:
     """Market rules of the primary level.
@@ -57,6 +63,7 @@ class _Period:
     conditions: Conditions
     prices: PrimaryPrices
     clearing: PrimaryClearing | None
+    expected_import_kw: float
 
 
 class PrimaryOperator:
@@ -91,6 +98,7 @@ class PrimaryOperator:
         self._last: PrimaryClearing | None = None
         self._import_kwh, self._measured_s = 0.0, 0
         self._gamma: Coefficients | None = None
+        self._undelivered = 0.0
         self._recovery_left = 0
         self._ledger = np.zeros((len(smo_bus) + int(has_generator.sum()) + 2, 3))
 
@@ -102,13 +110,14 @@ class PrimaryOperator:
         if self._period is not None:
             self._settle(t_s, bids, outbox)
         if t_s < self._clock.end_s:
-            clearing = None
+            clearing, expected_kw = None, np.nan
             if self._rules.design != "no_market":
                 clearing = self._last = self._clear(t_s, bids, outbox)
                 self._send(t_s, bids, clearing, outbox)
                 self._record(t_s, bids, clearing, outbox)
+                expected_kw = clearing.p_import_kw + self._expected_miss_kw(bids, clearing)
             assert self._conditions is not None
-            self._period = _Period(t_s, bids, self._conditions, self._prices(), clearing)
+            self._period = _Period(t_s, bids, self._conditions, self._prices(), clearing, expected_kw)
         return outbox
 
     # ------------------------------------------------------------------ reading
@@ -160,7 +169,8 @@ class PrimaryOperator:
         self, usual: Coefficients, bids: SmoBids, clear: Clear, alarm: Alarm
     ) -> tuple[PrimaryClearing, str]:
         """Re-weight until the scheduled import makes up for the shortfall; say what was done."""
-        target_kw = -alarm.target_p_cc_kw - alarm.shortfall_kw
+        miss_kw = 0.0 if self._last is None else self._expected_miss_kw(bids, self._last)
+        target_kw = -alarm.target_p_cc_kw - alarm.shortfall_kw - miss_kw
         restored = restore_import(
             partial(clear, bound=False),
             usual,
@@ -246,8 +256,13 @@ class PrimaryOperator:
                 dlmp_q_usd_per_kvarh=clearing.dlmp_q_usd_per_kvarh[smo],
             )
             outbox.mail.append(Mail(self.name, f"smo.{k}", schedule))
-        expected = ImportSchedule(t_s=t_s, p_cc_kw=-clearing.p_import_kw, load_kw=float(-bids.p0_kw.sum()))
+        import_kw = clearing.p_import_kw + self._expected_miss_kw(bids, clearing)
+        expected = ImportSchedule(t_s=t_s, p_cc_kw=-import_kw, load_kw=float(-bids.p0_kw.sum()))
         outbox.mail.append(Mail(self.name, "resilience", expected))
+
+    def _expected_miss_kw(self, bids: SmoBids, clearing: PrimaryClearing) -> float:
+        """Return how much of the requested moves will not come, if agents respond as they lately did [kW]."""
+        return self._undelivered * float((clearing.p_kw - bids.p0_kw).sum())
 
     def _record(self, t_s: int, bids: SmoBids, clearing: PrimaryClearing, outbox: Outbox) -> None:
         primary = {
@@ -311,7 +326,18 @@ class PrimaryOperator:
             }
             outbox.rows.append(Rows("settlement", t_s - self._rules.settlement_period_s, columns))
             self._ledger = np.zeros_like(self._ledger)
+        self._learn_delivery(period, bids)
         outbox.rows.append(self._system_rows(period, bids, import_kw))
+
+    def _learn_delivery(self, period: _Period, bids: SmoBids) -> None:
+        """Learn from the agents' meters which share of the requested moves is not delivered."""
+        if period.clearing is None:
+            return
+        asked_kw = float((period.clearing.p_kw - period.bids.p0_kw).sum())
+        if abs(asked_kw) < _LEAST_ASKED_SHARE * float(np.abs(period.bids.p0_kw).sum()):
+            return
+        missed = float((period.clearing.p_kw - bids.p_meter_kw).sum()) / asked_kw
+        self._undelivered += _DELIVERY_RATE * (float(np.clip(missed, 0.0, 0.5)) - self._undelivered)
 
     def _system_rows(self, period: _Period, bids: SmoBids, import_kw: float) -> Rows:
         """State the period's conditions and its realised cost: import, own generation, disutility, losses."""
@@ -329,7 +355,7 @@ class PrimaryOperator:
             "price_usd_per_kwh": [prices.import_usd_per_kwh],
             "temp_air_c": [period.conditions.temp_air_c],
             "pv_available": [period.conditions.pv_available],
-            "p_import_scheduled_kw": [np.nan if clearing is None else clearing.p_import_kw],
+            "p_import_scheduled_kw": [period.expected_import_kw],
             "p_import_kw": [import_kw],
             "cost_usd_per_h": [cost],
         }

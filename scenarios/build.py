@@ -239,7 +239,7 @@ def _cmo(scenario: Scenario, k: int) -> Operator:
     at_bus = {case.feeder.bus[bus]: i for i, bus in enumerate(case.population.smo_bus)}
     rules = ConsumerRules(
         flexible=scenario.design == "hierarchical" and scenario.consumer.market,
-        flat_usd_per_kwh=scenario.wholesale.retail_usd_per_kwh,
+        first_guess_usd_per_kwh=scenario.wholesale.retail_usd_per_kwh,
         window_s=scenario.consumer.flexibility_window_s,
         start_minute=scenario.start_second_of_day // 60,
         record_period_s=scenario.recording.consumer_period_s,

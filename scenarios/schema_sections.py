@@ -131,7 +131,7 @@ class WholesaleSection(Section):
 
     import_slope_usd_per_kwh_per_mw: Annotated[
         NotNegative, Field(description="rise of the import price with each MW imported [$/kWh per MW]")
-    ] = 0.03
+    ] = 0.056
     retail_usd_per_kwh: Annotated[
         Positive, Field(description="flat tariff where there is no market [$/kWh]")
     ] = 0.129
@@ -209,7 +209,7 @@ class ResilienceSection(Section):
     sigmas: Annotated[
         Positive, Field(description="alarm threshold, in standard deviations of the residual")
     ] = 4.0
-    load_share: Annotated[Share, Field(description="alarm threshold, as a share of the feeder's load")] = 0.01
+    load_share: Annotated[Share, Field(description="alarm threshold, as a share of the feeder's load")] = 0.05
     consecutive: Annotated[int, Field(gt=0, description="minutes above the threshold that make an alarm")] = 2
     warm_up_min: Annotated[
         int, Field(gt=0, description="minutes of learning before the first alarm [min]")

@@ -1,52 +1,31 @@
-"""Batteries behind a meter: stored energy, charging losses, and what they can do for the next minutes."""
+"""Battery: energy in, energy out, losses both ways.
+
+E' = E + eta_c c dt - g dt / eta_d, with c >= 0 charging and g >= 0 discharging at the grid side; one efficiency for each
+direction, so that a round trip keeps eta_c eta_d of the energy (the slides' single efficiency loses nothing).
+"""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-Index = NDArray[np.int64]
+
+ETA_CHARGE, ETA_DISCHARGE = 0.95, 0.95
+SOC_MIN, SOC_MAX = 0.1, 0.95
 
 
-@dataclass(frozen=True, slots=True)
-class Batteries:
-    """One row a battery, in order of houses.
-
-    house : (n,) row of the house; s_max_kva : inverter rating, also the limit of power both ways
-    min_kwh, max_kwh : range of use; start_kwh : stored energy before the first minute
-    charge_efficiency, discharge_efficiency : grid side to store and back, 0 to 1
-    self_discharge_per_h : share of the stored energy lost in an hour
-    """
-
-    house: Index
-    s_max_kva: Array
-    min_kwh: Array
-    max_kwh: Array
-    start_kwh: Array
-    charge_efficiency: Array
-    discharge_efficiency: Array
-    self_discharge_per_h: Array
+def step_energy(energy_kwh: Array, p_kw: Array, dt_h: float) -> Array:
+    """Return the stored energy after dt_h at injection p_kw (discharge positive)."""
+    charge = np.maximum(-p_kw, 0.0) * ETA_CHARGE
+    discharge = np.maximum(p_kw, 0.0) / ETA_DISCHARGE
+    return energy_kwh + (charge - discharge) * dt_h
 
 
-def step(batteries: Batteries, energy_kwh: Array, p_kw: Array, dt_h: float) -> Array:
-    """Return the stored energy after dt_h hours at p_kw (discharge positive).
-
-    E' = (1 - sigma dt) E + (eta_c P- - P+/eta_d) dt, so that a round trip yields eta_c eta_d.
-    """
-    charge, discharge = np.maximum(-p_kw, 0.0), np.maximum(p_kw, 0.0)
-    kept = (1.0 - batteries.self_discharge_per_h * dt_h) * energy_kwh
-    stored = batteries.charge_efficiency * charge - discharge / batteries.discharge_efficiency
-    return kept + stored * dt_h
-
-
-def limits(batteries: Batteries, energy_kwh: Array, window_h: float) -> tuple[Array, Array]:
-    """Return the least and greatest power [kW] that can be held for window_h without leaving the range of use."""
-    loss_kwh = batteries.self_discharge_per_h * window_h * energy_kwh
-    above = np.maximum(energy_kwh - loss_kwh - batteries.min_kwh, 0.0)
-    below = np.maximum(batteries.max_kwh - energy_kwh, 0.0)
-    p_max = np.minimum(batteries.s_max_kva, above * batteries.discharge_efficiency / window_h)
-    p_min = -np.minimum(batteries.s_max_kva, below / (batteries.charge_efficiency * window_h))
-    return p_min, p_max
+def power_band_kw(energy_kwh: Array, capacity_kwh: Array, rated_kw: Array, window_h: float) -> tuple[Array, Array]:
+    """Return the least and most injection that can be held for window_h within the limits of energy and rating."""
+    room_kwh = np.maximum(SOC_MAX * capacity_kwh - energy_kwh, 0.0)
+    stock_kwh = np.maximum(energy_kwh - SOC_MIN * capacity_kwh, 0.0)
+    least = -np.minimum(rated_kw, room_kwh / (ETA_CHARGE * window_h))
+    most = np.minimum(rated_kw, stock_kwh * ETA_DISCHARGE / window_h)
+    return least, most

@@ -1,4 +1,4 @@
-"""Reactive power of inverters: within the power factor and the rating, whatever the active power turns out to be."""
+"""PV and battery inverters: reactive power within power factor 0.8 and the apparent rating."""
 
 from __future__ import annotations
 
@@ -7,17 +7,14 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-MIN_POWER_FACTOR = 0.8
-Q_PER_P = 0.75
-"""tan(arccos(MIN_POWER_FACTOR))."""
+TAN_PHI_MAX = 0.75
+"""tan(arccos 0.8)."""
+
+LOAD_TAN_PHI = float(np.tan(np.arccos(0.95)))
+"""Reactive over active consumption of household load, power factor 0.95."""
 
 
-def reactive_room_kvar(p_kw: Array, s_max_kva: Array, delta_kw: Array | float = 0.0) -> Array:
-    """Return the largest |Q| that is allowed at every active power within p_kw +- delta_kw.
-
-    |Q| <= Q_PER_P |P| holds for the sign of P either way, and P^2 + Q^2 <= S^2.
-    """
-    size = np.abs(p_kw)
-    by_factor = Q_PER_P * np.maximum(size - delta_kw, 0.0)
-    by_rating = np.sqrt(np.maximum(s_max_kva**2 - (size + delta_kw) ** 2, 0.0))
-    return np.minimum(by_factor, by_rating)
+def reactive_room_kvar(p_kw: Array, s_kva: Array) -> Array:
+    """Return the largest |Q| at injection p_kw: at most 0.75 |P|, and P^2 + Q^2 <= S^2."""
+    circle = np.sqrt(np.maximum(s_kva**2 - p_kw**2, 0.0))
+    return np.minimum(TAN_PHI_MAX * np.abs(p_kw), circle)
