@@ -126,7 +126,7 @@ def _room(house: Houses, state: HouseState, outlook: Outlook) -> StorageProblem:
     return StorageProblem(
         x0=state.temp_c,
         theta=theta[:, 0],
-        gain_c=gain[:, 0],
+        gain_c=gain,
         gain_g=np.zeros(n),
         drift=(1.0 - theta) * air,
         c_max_kw=_columns(house.hvac_kw, steps),
@@ -151,7 +151,7 @@ def _tank(house: Houses, state: HouseState, outlook: Outlook, rows: Index) -> St
     return StorageProblem(
         x0=state.water_c[rows],
         theta=np.full(n, theta),
-        gain_c=gain,
+        gain_c=_columns(gain, steps),
         gain_g=np.zeros(n),
         drift=(1.0 - theta) * rest,
         c_max_kw=_columns(house.water_kw[rows], steps),
@@ -178,7 +178,7 @@ def _store(house: Houses, state: HouseState, outlook: Outlook, rows: Index) -> S
     return StorageProblem(
         x0=state.battery_kwh[rows],
         theta=np.ones(n),
-        gain_c=np.full(n, battery.ETA_CHARGE * outlook.step_h),
+        gain_c=np.full((n, steps), battery.ETA_CHARGE * outlook.step_h),
         gain_g=np.full(n, outlook.step_h / battery.ETA_DISCHARGE),
         drift=np.zeros((n, steps)),
         c_max_kw=rated,
@@ -207,7 +207,7 @@ def _car(house: Houses, state: HouseState, outlook: Outlook, rows: Index) -> Sto
     return StorageProblem(
         x0=state.ev_kwh[rows],
         theta=np.ones(n),
-        gain_c=np.full(n, battery.ETA_CHARGE * outlook.step_h),
+        gain_c=np.full((n, steps), battery.ETA_CHARGE * outlook.step_h),
         gain_g=np.zeros(n),
         drift=np.where(comes_home, -house.ev_trip_kwh[rows][:, None], 0.0),
         c_max_kw=np.where(home, house.ev_kw[rows][:, None], 0.0),

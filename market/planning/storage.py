@@ -2,7 +2,7 @@
 
 Every device chooses a consumption c and a generation g per step and drives one state x,
 
-    x[t+1] = theta x[t] + gain_c c[t] - gain_g g[t] + drift[t],
+    x[t+1] = theta x[t] + gain_c[t] c[t] - gain_g g[t] + drift[t],
 
 so as to minimise, over the boxes 0 <= c <= c_max and 0 <= g <= g_max,
 
@@ -41,7 +41,8 @@ class StorageProblem:
     """Devices with one state over H steps; n rows, one per device.
 
     x0, theta : (n,) first state [unit of the state, kWh or degC] and the share of it kept in one step
-    gain_c, gain_g : (n,) change of the state per kW consumed and drop per kW generated [unit/kW per step]
+    gain_c : (n, H) change of the state per kW consumed, of any sign (a heat pump cools or heats) [unit/kW per step]
+    gain_g : (n,) drop of the state per kW generated [unit/kW per step]
     drift : (n, H) change of the state that the device does not choose (trips, weather, draws) [unit per step]
     c_max_kw, g_max_kw : (n, H) largest consumption and generation [kW], zero where unavailable
     x_min, x_max : (n, H) soft limits of the state after each step, infinite for none
@@ -108,7 +109,7 @@ def plan_storage(problem: StorageProblem) -> StoragePlan:
 def check_problem(problem: StorageProblem) -> None:
     """Raise InputError with everything that is wrong with a problem."""
     n, steps = np.shape(problem.drift)
-    per_row = ("x0", "theta", "gain_c", "gain_g", "w_self", "penalty")
+    per_row = ("x0", "theta", "gain_g", "w_self", "penalty")
     wrong = []
 
     def report(name: str, value: object, remedy: str) -> None:
@@ -138,7 +139,7 @@ class _Row(NamedTuple):
     dt: float
     x0: float
     theta: float
-    gain_c: float
+    gain_c: Array
     gain_g: float
     drift: Array
     c_max: Array
@@ -190,7 +191,7 @@ def _simulate(row: _Row, c: Array, g: Array, x: Array) -> None:
     """Fill the states that follow from the inputs."""
     state = row.x0
     for t in range(c.size):
-        state = row.theta * state + row.gain_c * c[t] - row.gain_g * g[t] + row.drift[t]
+        state = row.theta * state + row.gain_c[t] * c[t] - row.gain_g * g[t] + row.drift[t]
         x[t] = state
 
 
@@ -227,7 +228,7 @@ def _marginal_scale(row: _Row, point: _Point) -> float:
             worth -= row.penalty
         slope_c, slope_g = _input_slope(row, point.c[t], point.g[t], t)
         if row.c_max[t] > FIXED_KW:
-            scale = max(scale, abs(slope_c + row.gain_c * worth))
+            scale = max(scale, abs(slope_c + row.gain_c[t] * worth))
         if row.g_max[t] > FIXED_KW:
             scale = max(scale, abs(slope_g - row.gain_g * worth))
     return scale
@@ -264,8 +265,8 @@ def _hold(row: _Row, point: _Point) -> None:
         free = row.theta * state + row.drift[t]
         wish = middle - free if np.isfinite(middle) else 0.0
         point.g[t] = _inner(-wish, row.gain_g, row.g_max[t])
-        point.c[t] = _inner(wish + row.gain_g * point.g[t], row.gain_c, row.c_max[t])
-        state = free + row.gain_c * point.c[t] - row.gain_g * point.g[t]
+        point.c[t] = _inner(wish + row.gain_g * point.g[t], row.gain_c[t], row.c_max[t])
+        state = free + row.gain_c[t] * point.c[t] - row.gain_g * point.g[t]
         point.x[t] = state
 
 
@@ -303,8 +304,8 @@ def _residual(row: _Row, point: _Point) -> tuple[float, float]:
         worth = row.theta * worth + 2.0 * row.w_state[t] * (point.x[t] - row.target[t]) + y[4] - y[6]
         slope_c, slope_g = _input_slope(row, point.c[t], point.g[t], t)
         if y[0] > 0.0:
-            worst = max(worst, abs(slope_c + row.gain_c * worth - y[0] + y[1]))
-            scale = max(scale, abs(slope_c) + abs(row.gain_c * worth))
+            worst = max(worst, abs(slope_c + row.gain_c[t] * worth - y[0] + y[1]))
+            scale = max(scale, abs(slope_c) + abs(row.gain_c[t] * worth))
         if y[2] > 0.0:
             worst = max(worst, abs(slope_g - row.gain_g * worth - y[2] + y[3]))
             scale = max(scale, abs(slope_g) + abs(row.gain_g * worth))
@@ -330,8 +331,8 @@ def _factor(row: _Row, point: _Point) -> None:
         out[0] = inv_c * (1.0 + w * inv_g) * share
         out[1] = w * inv_c * inv_g * share
         out[2] = inv_g * (1.0 + w * inv_c) * share
-        gains = row.gain_c**2 * inv_c + row.gain_g**2 * inv_g
-        out[3] = (gains + w * inv_c * inv_g * (row.gain_c - row.gain_g) ** 2) * share
+        gains = row.gain_c[t] ** 2 * inv_c + row.gain_g**2 * inv_g
+        out[3] = (gains + w * inv_c * inv_g * (row.gain_c[t] - row.gain_g) ** 2) * share
         curve += 2.0 * row.w_state[t]
         for k in (4, 6):
             if y[k] > 0.0:
@@ -355,7 +356,7 @@ def _backward(row: _Row, point: _Point, tau: float) -> None:
                 slope += sign * (aim_v - share * (aim_v + aim_s - row.penalty))
         point.slope[t] = slope
         r_c, r_g = _barrier_slope(row, point, t, tau)
-        held = row.gain_c * (out[0] * r_c + out[1] * r_g) - row.gain_g * (out[1] * r_c + out[2] * r_g)
+        held = row.gain_c[t] * (out[0] * r_c + out[1] * r_g) - row.gain_g * (out[1] * r_c + out[2] * r_g)
         out[6] = held
         slope = row.theta * (slope - out[4] * held) * out[5]
 
@@ -381,7 +382,7 @@ def _forward(row: _Row, point: _Point, tau: float) -> None:
         dx = (moved - out[3] * point.slope[t]) * out[5]
         worth = (out[4] * moved + point.slope[t]) * out[5]
         r_c, r_g = _barrier_slope(row, point, t, tau)
-        r_c, r_g = r_c + row.gain_c * worth, r_g - row.gain_g * worth
+        r_c, r_g = r_c + row.gain_c[t] * worth, r_g - row.gain_g * worth
         if y[0] > 0.0:
             ds[0] = -(out[0] * r_c + out[1] * r_g)
             ds[1] = -ds[0]

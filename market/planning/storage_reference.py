@@ -40,7 +40,7 @@ def _plan_row(problem: StorageProblem, i: int) -> tuple[Array, Array, Array, flo
     steps, dt = problem.drift.shape[1], problem.dt_h
     c, g, state = cp.Variable(steps), cp.Variable(steps), cp.Variable(steps + 1)
     x = state[1:]
-    step = problem.theta[i] * state[:-1] + problem.gain_c[i] * c - problem.gain_g[i] * g + problem.drift[i]
+    step = problem.theta[i] * state[:-1] + cp.multiply(problem.gain_c[i], c) - problem.gain_g[i] * g + problem.drift[i]
     limits = [state[0] == problem.x0[i], x == step]
     limits += [c >= 0, c <= problem.c_max_kw[i], g >= 0, g <= problem.g_max_kw[i]]
     sunny, high, low = problem.other_kw[i] > 0, np.isfinite(problem.x_max[i]), np.isfinite(problem.x_min[i])
