@@ -1,19 +1,20 @@
 """The market clock: who acts in which order within a minute, and so who knows what when.
 
-A minute starts at now_s = 60 k. Within it operators act at whole-second offsets; what is sent at one offset is read at
-the next instant of its receiver. Simulated results belong to the minute, not to the offset.
+A minute starts at now_s = 60 k. Within it operators act at whole-second offsets; what is sent at one offset is read
+at the next instant of its receiver. Simulated results belong to the minute, not to the offset.
 
 offset  who                          reads                                    sends
 0       wholesale                    -                                        conditions (and hourly forecast)
 0       resilience                   measurement of the last minute           alarm, attack
-0       smo                          bids, meters (last minute's offset 3)    aggregate bid, or schedule if no clearing is due
+0       smo                          bids, meters (last minute's offset 3)    bid up, or schedule
 1       pmo (each primary period)    aggregate bids, conditions, alarm, taps  set-points, dLMP
 2       smo (each primary period)    set-points, dLMP                         schedule
-3       cmo                          schedule, conditions                     injections, meters, bids for the next minute
+3       cmo                          schedule, conditions                     injections, meters, next bids
 4       grid                         injections                               measurement, taps
 
-The lag is therefore one minute from a bid to its use and from a measurement to the alarm it causes, and up to one primary period
-from an SMO's need to its new set-point. One extra minute before the start (now_s = -60) lets the consumers bid for the first minute;
+An SMO bids up in a minute with a primary clearing and sends its schedule at once in any other. The lag is therefore one
+minute from a bid to its use and from a measurement to the alarm it causes, and up to one primary period from an SMO's
+need to its new set-point. One extra minute before the start (now_s = -60) lets the consumers bid for the first minute;
 one instant after the end lets smo and pmo settle the last period.
 """
 

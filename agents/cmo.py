@@ -18,6 +18,7 @@ from voltier.agents.operator import Mail, Outbox, Rows
 from voltier.agents.plan import Outlook
 from voltier.agents.population import Population
 from voltier.agents.randomness import stream
+from voltier.market.secondary import sum_by_market
 
 Array = NDArray[np.float64]
 
@@ -32,9 +33,9 @@ _ADDER_RATE = 1.0 / 60.0
 class ConsumerRules:
     """How consumers take part.
 
-    flexible : whether they plan by price and bid flexibility (hierarchical design); without, thermostats hold the wanted
-    temperature and batteries only keep their house's own PV. first_guess_usd_per_kwh : tariff expected before any is
-    known. start_minute : minute of the day at simulated second 0.
+    flexible : whether they plan by price and bid flexibility (hierarchical design); without, thermostats hold the
+    wanted temperature and batteries only keep their house's own PV. first_guess_usd_per_kwh : tariff expected before
+    any is known. start_minute : minute of the day at simulated second 0.
     record_period_s : between records of houses and devices.
     """
 
@@ -148,8 +149,8 @@ class ConsumerOperator:
             t_s=t_s,
             bus=bus,
             phase=phase,
-            p_kw=np.bincount(terminal, p_kw, minlength=n),
-            q_kvar=np.bincount(terminal, q_kvar, minlength=n),
+            p_kw=np.asarray(np.bincount(terminal, p_kw, minlength=n), dtype=np.float64),
+            q_kvar=np.asarray(np.bincount(terminal, q_kvar, minlength=n), dtype=np.float64),
         )
 
     # ------------------------------------------------------------------ planning and bidding
@@ -175,7 +176,9 @@ class ConsumerOperator:
             price_usd_per_kwh=price,
             temp_air_c=forecast.temp_air_c,
             pv_available=forecast.pv_available,
-            hour_of_day=(self._rules.start_minute / 60.0 + middle_s / 3600.0) % 24.0,
+            hour_of_day=np.asarray(
+                (self._rules.start_minute / 60.0 + middle_s / 3600.0) % 24.0, dtype=np.float64
+            ),
         )
         plan = self.model.make_plan(outlook)
         if plan.unsolved:
@@ -207,8 +210,10 @@ class ConsumerOperator:
 
     # ------------------------------------------------------------------ recording
 
-    def _record(self, t_s: int, share_kw: Array, p_kw: Array, mu: tuple[Array, Array], outbox: Outbox) -> None:
-        model, population = self.model, self._population
+    def _record(
+        self, t_s: int, share_kw: Array, p_kw: Array, mu: tuple[Array, Array], outbox: Outbox
+    ) -> None:
+        model = self.model
         offer, position = model.offer, self._population.house_index.astype(np.float64)
         assert offer is not None
         p0 = offer.p0_kw
@@ -238,7 +243,7 @@ class ConsumerOperator:
         outbox.rows += [Rows("consumer", t_s, consumer), Rows("devices", t_s, devices)]
 
     def _by_sma(self, values: Array) -> Array:
-        return np.bincount(self._population.house_sma, values, minlength=len(self._population.sma_name))
+        return sum_by_market(self.model.offset, values)
 
 
 def _base_load(population: Population, profiles_kw: Array) -> Array:

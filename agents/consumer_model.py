@@ -15,6 +15,7 @@ from voltier.agents.houses import HouseState, Moment, Offer, Target, make_offer,
 from voltier.agents.plan import HousePlan, Outlook, plan_houses
 from voltier.agents.population import Population
 from voltier.market.consumer import Game, play_game
+from voltier.market.secondary import sum_by_market
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -141,7 +142,7 @@ class ConsumerModel(mesa.Model):
             price_usd_per_kwh,
         )
 
-    def step(self, moment: Moment, moved_kw: Array) -> None:  # type: ignore[override]
+    def step(self, moment: Moment, moved_kw: Array) -> None:
         """Let a minute pass in which every house departs from its offer's wish by moved_kw, (n_house,)."""
         assert self.offer is not None
         offer = self.offer
@@ -162,7 +163,7 @@ class ConsumerModel(mesa.Model):
         return price / (2.0 * flex)
 
     def _by_market(self, values: Array) -> Array:
-        return np.bincount(self.population.house_sma, values, minlength=len(self.population.sma_name))
+        return sum_by_market(self.offset, values)
 
     def _mean_by_market(self, values: Array) -> Array:
         return self._by_market(values) / np.diff(self.offset)

@@ -102,12 +102,14 @@ class GridOperator:
             deviation = np.where(outside, np.abs(v_pu - 1.0), 0.0)
             bus, phase = np.unravel_index(int(np.argmax(deviation)), deviation.shape)
             text = (
-                f"{len(now)} of {int(self._feeder.has_phase.sum())} nodes outside {v_min:g} to {v_max:g} p.u.; farthest "
+                f"{len(now)} of {int(np.isfinite(v_pu).sum())} nodes outside {v_min:g} to {v_max:g} p.u.; farthest "
                 f"{self._feeder.bus[bus]}.{_PHASE[phase]} at {v_pu[bus, phase]:.4f}; taps {self._tap.tolist()}"
             )
             outbox.rows.append(_event(t_s, "voltage", text))
         elif self._outside and not now:
-            outbox.rows.append(_event(t_s, "voltage-restored", "all nodes are back inside the voltage limits"))
+            outbox.rows.append(
+                _event(t_s, "voltage-restored", "all nodes are back inside the voltage limits")
+            )
         self._outside = now
 
 

@@ -1,4 +1,4 @@
-"""The houses of a shard as arrays: state, what each could do next, what it does. One row a house, no loop over houses."""
+"""The houses of a shard as arrays: state, what each could do next, what it does; one row a house, no loop."""
 
 from __future__ import annotations
 
@@ -98,7 +98,9 @@ def make_offer(house: Houses, state: HouseState, moment: Moment, target: Target,
     down[BATTERY] = np.minimum(device[BATTERY] - least, share_kw)
     _offer_ev(house, state, moment, target, window_h, device, up, down)
     load_kw = device[BASE] + device[HVAC] + device[WATER]
-    room = reactive_room_kvar(device[PV], house.pv_kva) + reactive_room_kvar(device[BATTERY], house.battery_kw)
+    room = reactive_room_kvar(device[PV], house.pv_kva) + reactive_room_kvar(
+        device[BATTERY], house.battery_kw
+    )
     return Offer(device, up, down, q0_kvar=LOAD_TAN_PHI * load_kw, q_room_kvar=room)
 
 
@@ -136,7 +138,14 @@ def _offer_water(
 
 
 def _offer_load(
-    row: int, wished_kw: Array, least_kw: Array, most_kw: Array, rated_kw: Array, device: Array, up: Array, down: Array
+    row: int,
+    wished_kw: Array,
+    least_kw: Array,
+    most_kw: Array,
+    rated_kw: Array,
+    device: Array,
+    up: Array,
+    down: Array,
 ) -> None:
     """Enter a consumption and its band as injections; people let go of at most a share of it."""
     device[row] = -wished_kw

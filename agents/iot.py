@@ -1,8 +1,8 @@
 """The network between devices and operators, simulated packet burst by packet burst with SimPy.
 
-Each SMO has a gateway. In every minute a gateway carries one set-point packet down to, and one meter packet up from, each of
-its agents; packets are late or lost at random, and a compromised gateway forges traffic on top. An agent whose set-point
-does not arrive within the minute does not hear of it. Operators see only traffic counts, from which the anomaly follows.
+Each SMO has a gateway. In every minute a gateway carries one set-point packet down to, and one meter packet up from,
+each of its agents; packets are late or lost at random, and a compromised gateway forges traffic on top. An agent whose
+set-point does not arrive in time does not hear of it. Operators see traffic counts only; the anomaly follows from them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class IotSpec:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What a minute of network brought, (n_sma,) each: whether the set-point arrived in time, and the anomaly, 0 to 1."""
+    """What a minute brought, (n_sma,) each: whether the set-point arrived in time, and the anomaly, 0 to 1."""
 
     delivered: Mask
     anomaly: Array

@@ -102,7 +102,7 @@ class PrimarySchedule(Message, frozen=True, tag=True, kw_only=True, eq=False):
 
 
 class ImportSchedule(Message, frozen=True, tag=True, kw_only=True, eq=False):
-    """pmo → resilience, every primary period: what the substation should see. p_cc_kw is the injection into the bulk grid."""
+    """pmo → resilience, every primary period: injection into the bulk grid that the substation should see."""
 
     p_cc_kw: float
     load_kw: float

@@ -52,5 +52,5 @@ class Operator(Protocol):
     name: str
 
     def decide(self, now_s: int, inbox: Sequence[Mail]) -> Outbox:
-        """Act at simulated time now_s on the mail that arrived since the last instant (ordered by sender, then sent time)."""
+        """Act at simulated time now_s on the mail since the last instant, ordered by sender, then sent time."""
         ...

@@ -80,7 +80,9 @@ class HousePlan:
         def ahead(planned: Array) -> Array:
             return (1.0 - share) * planned[:, k] + share * planned[:, after]
 
-        return Target(ahead(self.temp_c), ahead(self.water_c), self.battery_kw[:, k], self.ev_kw[:, k], self.step_h)
+        return Target(
+            ahead(self.temp_c), ahead(self.water_c), self.battery_kw[:, k], self.ev_kw[:, k], self.step_h
+        )
 
 
 def plan_houses(house: Houses, state: HouseState, outlook: Outlook) -> HousePlan:
@@ -118,11 +120,9 @@ def _full(n: int, steps: int, rows: Index, values: Array) -> Array:
 def _room(house: Houses, state: HouseState, outlook: Outlook) -> StorageProblem:
     n, steps = outlook.price_usd_per_kwh.shape
     air = outlook.temp_air_c[None, :]
-    theta, gain = hvac.coefficients(
-        *(column[:, None] for column in (house.r_c_per_kw, house.c_kwh_per_c, house.cop, house.set_c)),
-        air,
-        outlook.step_h,
-    )
+    r_c_per_kw, c_kwh_per_c = house.r_c_per_kw[:, None], house.c_kwh_per_c[:, None]
+    cop, set_c = house.cop[:, None], house.set_c[:, None]
+    theta, gain = hvac.coefficients(r_c_per_kw, c_kwh_per_c, cop, set_c, air, outlook.step_h)
     return StorageProblem(
         x0=state.temp_c,
         theta=theta[:, 0],

@@ -30,7 +30,6 @@ from voltier.market.resilience.coefficients import Coefficients, unweighted
 from voltier.market.resilience.mitigation import restore_import
 from voltier.market.settlement import PrimaryPeriod, settle_primary
 
-
 _LEAST_ASKED_SHARE = 0.05
 """Moves smaller than this share of the feeder's power say nothing of how well agents deliver."""
 _DELIVERY_RATE = 0.2
@@ -279,7 +278,7 @@ class PrimaryOperator:
             "rs": bids.resilience_score,
         }
         outbox.rows.append(Rows("primary", t_s, primary))
-        certificate = {
+        certificate: dict[str, Sequence[float | str]] = {
             "market": ["primary"],
             "status": [clearing.status],
             "gap": [clearing.gap],
@@ -300,16 +299,19 @@ class PrimaryOperator:
         hours = self._measured_s / 3600.0
         import_kw = self._import_kwh / hours
         self._import_kwh, self._measured_s = 0.0, 0
-        # The bulk grid is paid its marginal price, which rises with the import.
-        marginal = period.prices.import_usd_per_kwh + period.prices.import_slope_usd_per_kw2h * import_kw
         clearing = period.clearing
         n_smo = len(self._node)
+        # The bulk grid is paid its marginal price, which rises with the import: as cleared, where there was a market.
+        priced_kw = import_kw if clearing is None else clearing.p_import_kw
+        marginal = period.prices.import_usd_per_kwh + period.prices.import_slope_usd_per_kw2h * priced_kw
         self._ledger += settle_primary(
             PrimaryPeriod(
                 p_meter_kw=bids.p_meter_kw,
                 q_meter_kvar=bids.q_meter_kvar,
                 gen_meter_kw=bids.gen_meter_kw,
-                dlmp_p_usd_per_kwh=np.full(n_smo, marginal) if clearing is None else clearing.dlmp_p_usd_per_kwh,
+                dlmp_p_usd_per_kwh=np.full(n_smo, marginal)
+                if clearing is None
+                else clearing.dlmp_p_usd_per_kwh,
                 dlmp_q_usd_per_kvarh=np.zeros(n_smo) if clearing is None else clearing.dlmp_q_usd_per_kvarh,
                 p_cc_kw=-import_kw,
                 price_usd_per_kwh=marginal,
@@ -351,7 +353,7 @@ class PrimaryOperator:
             + float(np.sum(offer.beta_p_usd_per_kw2h * moved_kw**2))
             + prices.loss_usd_per_kwh * loss_kw
         )
-        columns = {
+        columns: dict[str, Sequence[float]] = {
             "price_usd_per_kwh": [prices.import_usd_per_kwh],
             "temp_air_c": [period.conditions.temp_air_c],
             "pv_available": [period.conditions.pv_available],
@@ -378,7 +380,7 @@ def _merge(parts: Sequence[SmoBids], n_smo: int) -> SmoBids:
         for field in SmoBids.__struct_fields__
         if field not in ("t_s", "version")
     }
-    return SmoBids(t_s=parts[0].t_s, **columns)
+    return SmoBids(t_s=parts[0].t_s, version=parts[0].version, **columns)
 
 
 def _event(t_s: int, kind: str, text: str) -> Rows:

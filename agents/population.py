@@ -153,9 +153,7 @@ def build_population(spec: FleetSpec, feeder: Feeder, seed: int, n_profiles: int
     houses_at = _apportion(spec.houses, kw.sum(axis=1)[load_bus], spec.sma_min)
     n_sma_at = np.clip(np.round(houses_at / spec.houses_per_sma), spec.sma_min, SMA_MAX).astype(np.int64)
     sma_smo = np.repeat(np.arange(len(load_bus)), n_sma_at)
-    houses_in_sma = np.concatenate(
-        [_even(h, n) for h, n in zip(houses_at, n_sma_at, strict=True)]
-    )
+    houses_in_sma = np.concatenate([_even(h, n) for h, n in zip(houses_at, n_sma_at, strict=True)])
     house_sma = np.repeat(np.arange(len(sma_smo)), houses_in_sma)
     house_smo = sma_smo[house_sma]
     names = [feeder.bus[bus] for bus in load_bus]
@@ -163,7 +161,10 @@ def build_population(spec: FleetSpec, feeder: Feeder, seed: int, n_profiles: int
     draw = stream(seed, "reliability").random(len(sma_smo))
     reliability = np.searchsorted(np.cumsum([spec.reliable_share, spec.average_share]), draw, side="right")
     phase = np.concatenate(
-        [_phases(kw[bus], int(n), stream(seed, "phase", feeder.bus[bus])) for bus, n in zip(load_bus, houses_at, strict=True)]
+        [
+            _phases(kw[bus], int(n), stream(seed, "phase", feeder.bus[bus]))
+            for bus, n in zip(load_bus, houses_at, strict=True)
+        ]
     )
     return Population(
         smo_index=np.arange(len(load_bus)),
@@ -198,7 +199,14 @@ def _apportion(total: int, weight: Array, least: int) -> Index:
     """Share a total in proportion to weights by largest remainder, at least `least` each."""
     if total < least * len(weight):
         raise InputError(
-            [Problem("scenario", "fleet.houses", total, f"give at least {least * len(weight)}: sma_min at each load bus")]
+            [
+                Problem(
+                    "scenario",
+                    "fleet.houses",
+                    total,
+                    f"give at least {least * len(weight)}: sma_min at each load bus",
+                )
+            ]
         )
     spare = total - least * len(weight)
     quota = np.maximum(total * weight / weight.sum() - least, 0.0)
@@ -236,7 +244,9 @@ def _hosts(n_units: int, nodes: Index, house_smo: Index, rng: np.random.Generato
 def _dg_nodes(spec: FleetSpec, n_smo: int, rng: np.random.Generator) -> tuple[Index, Index]:
     """Draw the nodes with PV and those with batteries, so that both together are dg_nodes in number."""
     if spec.dg_nodes > n_smo:
-        raise InputError([Problem("scenario", "fleet.dg_nodes", spec.dg_nodes, f"the feeder has {n_smo} load buses")])
+        raise InputError(
+            [Problem("scenario", "fleet.dg_nodes", spec.dg_nodes, f"the feeder has {n_smo} load buses")]
+        )
     nodes = rng.permutation(n_smo)[: spec.dg_nodes]
     pv = nodes[: spec.pv_nodes]
     alone = nodes[spec.pv_nodes :]

@@ -9,6 +9,7 @@ from voltier.agents.messages import Alarm, ImportSchedule, Measurement
 from voltier.agents.operator import Mail, Outbox, Rows
 from voltier.market.resilience.detection import Detector, DetectorState, observe
 
+
 class ResilienceOperator:
     """Monitor of P_cc, with the scenario's attacker riding on the same federate.
 

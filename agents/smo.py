@@ -111,9 +111,7 @@ class SecondaryOperator:
             self._read(mail, outbox)
         if offset_s == OFFSET_S["smo"] and t_s % self._rules.settlement_period_s == 0 and t_s > 0:
             self._report_settlement(t_s, outbox)
-        if t_s == self._clock.end_s:
-            outbox.mail.append(Mail(self.name, "pmo", self._bid_up(t_s)))
-        elif offset_s == OFFSET_S["smo"] and self._clock.is_primary(t_s):
+        if t_s == self._clock.end_s or (offset_s == OFFSET_S["smo"] and self._clock.is_primary(t_s)):
             outbox.mail.append(Mail(self.name, "pmo", self._bid_up(t_s)))
         else:
             self._clear(t_s, outbox)
@@ -220,9 +218,7 @@ class SecondaryOperator:
     def _price(self, dispatch: SecondaryDispatch, dlmp_p: Array, dlmp_q: Array) -> None:
         if self._rules.design == "hierarchical":
             assert self._bids is not None
-            tariffs = price_secondary(
-                self._bids, dispatch, dlmp_p, dlmp_q, self._tariff, self._rules.tariffs
-            )
+            tariffs = price_secondary(self._bids, dispatch, dlmp_p, dlmp_q, self._tariff, self._rules.tariffs)
             self._tariff, self._tariff_q = tariffs.p_usd_per_kwh, tariffs.q_usd_per_kvarh
         else:
             self._tariff = np.repeat(dlmp_p, np.diff(self._rows.offset))
@@ -233,7 +229,9 @@ class SecondaryOperator:
         p_short, q_short = dispatch.p_shortage_kw, dispatch.q_shortage_kvar
         short = (np.abs(p_short) > SHORTAGE_KW) | (np.abs(q_short) > SHORTAGE_KW)
         for i in np.flatnonzero(short & ~self._was_short):
-            text = f"{self._rows.name[i]} misses its set-point by {p_short[i]:+.2f} kW, {q_short[i]:+.2f} kvar"
+            text = (
+                f"{self._rows.name[i]} misses its set-point by {p_short[i]:+.2f} kW, {q_short[i]:+.2f} kvar"
+            )
             outbox.rows.append(_event(t_s, "shortage", text))
         for i in np.flatnonzero(~dispatch.converged):
             text = f"{self._rows.name[i]}: the clearing's iteration ended early; its last schedule is used"

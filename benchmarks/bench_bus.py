@@ -1,7 +1,7 @@
 """What the bus alone costs: the market clock, routes and message sizes of a day, with operators that do not think.
 
 `python benchmarks/bench_bus.py [MINUTES]` prints milliseconds per simulated minute, and what that makes for a day of
-1,440 minutes. Naive is a federate as HELICS makes it by default: woken by every message that comes in.
+1,440 minutes. Naive is HELICS as its tutorials use it: one federate an operator, woken by every message.
 """
 
 from __future__ import annotations
@@ -10,16 +10,29 @@ import json
 import os
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import helics as h
 import numpy as np
+
 from voltier.agents.clock import MINUTE_S, MarketClock
-from voltier.agents.messages import Conditions, Injections, Measurement, PrimarySchedule
-from voltier.agents.messages import SmaBids, SmaMeters, SmaSchedule, SmoBids, Taps
+from voltier.agents.messages import (
+    Conditions,
+    Injections,
+    Measurement,
+    PrimarySchedule,
+    SmaBids,
+    SmaMeters,
+    SmaSchedule,
+    SmoBids,
+    Taps,
+)
 from voltier.agents.operator import Mail, Outbox, Rows
-from voltier.federates.helics import Connection, HelicsBus
+from voltier.federates.helics import Connection
+from voltier.federates.helics_bus import HelicsBus
 from voltier.federates.launch import Launch, run_federation
 from voltier.federates.local import run_local
 from voltier.federates.node import run_operator
@@ -143,23 +156,37 @@ class PayloadCase:
         return Tally(run_dir / "result.json")
 
 
-class WokenBus(HelicsBus):
-    """The naive bus: the federate is granted the time of every message and asks again."""
+class OneFederateBus(HelicsBus):
+    """The naive bus: one HELICS federate that reads and writes, woken by every message, asking again and again."""
 
-    uninterruptible = False
+    def join(self) -> None:
+        """Let the ear speak; the mouth only makes up the numbers."""
+        pair = self.pair
+        pair.mouth, idle = pair.ear, pair.mouth
+        h.helicsFederateSetFlagOption(pair.ear, h.HELICS_FLAG_UNINTERRUPTIBLE, False)
+        silent = threading.Thread(target=lambda: h.helicsFederateEnterExecutingMode(idle))
+        silent.start()
+        pair._together = lambda step: getattr(h, f"helicsFederate{step}")(pair.ear)  # type: ignore[method-assign]
+        super().join()
+        silent.join()
+        h.helicsFederateDisconnect(idle)
 
     def advance(self, now_s: int) -> None:
         """Ask until the instant has come."""
-        import helics as h
-
-        while h.helicsFederateRequestTime(self.federate, wire_time(self.name, now_s)) < wire_time(self.name, now_s):
+        while h.helicsFederateRequestTime(self.pair.ear, wire_time(self.name, now_s)) < wire_time(
+            self.name, now_s
+        ):
             pass
+
+    def leave(self) -> None:
+        """Leave."""
+        h.helicsFederateDisconnect(self.pair.ear)
 
 
 def run_naive(config: Path, name: str, broker: str, key: str) -> None:
     """Run one naive federate."""
     case = PayloadCase(config)
-    bus = WokenBus(name, Wiring(case.operator_names()), Connection("zmq", broker, key, "127.0.0.1"))
+    bus = OneFederateBus(name, Wiring(case.operator_names()), Connection("zmq", broker, key, "127.0.0.1"))
     pulse = Pulse(name, write_beats(1))
     run_operator(case.build_operator(name), case.market_clock(), bus, pulse)
     pulse.end()
@@ -201,7 +228,10 @@ def main(minutes: int = 360) -> None:
     os.environ["PYTHONPATH"] = str(Path(__file__).parent)
     reference: dict[int, float] = {}
     print(f"{'transport':10} {'shards':>6} {'ms/minute':>10} {'s/day':>7} {'ratio':>6} {'difference':>10}")
-    for transport, shards in [(t, 1) for t in ("none", "inproc", "zmq", "tcp", "naive")] + [("none", 4), ("zmq", 4)]:
+    for transport, shards in [(t, 1) for t in ("none", "inproc", "zmq", "tcp", "naive")] + [
+        ("none", 4),
+        ("zmq", 4),
+    ]:
         found = measure(transport, shards, minutes)
         reference.setdefault(shards, found["total"])
         ms = 1000.0 * found["s"] / found["minutes"]
@@ -210,7 +240,9 @@ def main(minutes: int = 360) -> None:
         ratio = f"{ms / ours:.1f}x" if transport == "naive" else ""
         # Sums of different order: rounding only.
         difference = abs(found["total"] - reference[shards])
-        print(f"{transport:10} {shards:6} {ms:10.2f} {ms * DAY_MINUTES / 1000:7.1f} {ratio:>6} {difference:10.1e}")
+        print(
+            f"{transport:10} {shards:6} {ms:10.2f} {ms * DAY_MINUTES / 1000:7.1f} {ratio:>6} {difference:10.1e}"
+        )
     print(f"rows: {found['kb'] / found['minutes']:.0f} kB a minute")
 
 

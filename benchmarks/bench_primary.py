@@ -9,6 +9,7 @@ from time import perf_counter
 
 import cvxpy as cp
 import numpy as np
+
 from voltier.grid.feeder import read_feeder
 from voltier.grid.network import BalancedNetwork, balanced_network
 from voltier.market.primary.branch_flow import dispatch_branch_flow

@@ -11,6 +11,7 @@ from typing import Any
 
 import cvxpy as cp
 import numpy as np
+
 from voltier.market.consumer import play_game
 from voltier.market.pricing import TariffRules, price_secondary
 from voltier.market.secondary import SecondaryBids, clear_secondary, sum_by_market

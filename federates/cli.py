@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+
 from voltier.federates import exit_codes
 from voltier.federates.ports import DEFAULT_BUILDER
 from voltier.grid.errors import ClearingAborted, FederationError, InputError, Problem, VoltierError
@@ -174,9 +175,7 @@ def federate(
         str, typer.Option(help="Own address that others reach; default: HELICS decides.")
     ] = "",
     port: Annotated[int, typer.Option(help="Port of the broker (role broker).")] = 23404,
-    federates: Annotated[
-        int, typer.Option(help="Federates to wait for (role broker); 0: from the scenario.")
-    ] = 0,
+    operators: Annotated[int, typer.Option(help="Operators to wait for (role broker).")] = 0,
     builder: Annotated[str, typer.Option(help="module:function that makes the case.")] = DEFAULT_BUILDER,
     lifeline: Annotated[bool, typer.Option("--lifeline", help="End when standard input ends.")] = False,
 ) -> None:
@@ -186,12 +185,12 @@ def federate(
 
     if transport not in ("zmq", "tcp"):
         _refuse("--transport", transport, "take zmq or tcp")
-    if scenario is None and (role != BROKER or federates == 0):
+    if scenario is None and (role != BROKER or operators == 0):
         _refuse("--scenario", scenario, "give the config.resolved.yaml of the run")
     if role == BROKER:
-        if scenario is not None and federates == 0:
-            federates = len(load_builder(builder)(scenario).operator_names()) + 1
-        run_broker(transport, federates, key, interface=interface, port=port, lifeline=lifeline)
+        if scenario is not None and operators == 0:
+            operators = len(load_builder(builder)(scenario).operator_names()) + 1
+        run_broker(transport, operators, key, interface=interface, port=port, lifeline=lifeline)
     assert scenario is not None
     run_federate(
         FederateOptions(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 import numpy as np
+
 from voltier.agents.operator import Rows
 
 

@@ -48,15 +48,15 @@ def run_federate(options: FederateOptions) -> NoReturn:
 
 
 def run_broker(
-    transport: str, federates: int, key: str, *, interface: str, port: int, lifeline: bool
+    transport: str, operators: int, key: str, *, interface: str, port: int, lifeline: bool
 ) -> NoReturn:
-    """Run a HELICS broker until all federates have left, and end the process."""
+    """Run a HELICS broker for so many operators (the recorder is one) until all have left; end the process."""
     life = _Life(BROKER, lifeline=lifeline)
 
     def serve() -> None:
-        from voltier.federates.helics import Broker
+        from voltier.federates.helics import FEDERATES_PER_OPERATOR, Broker
 
-        broker = Broker(transport, federates, key, interface=interface, port=port)
+        broker = Broker(transport, FEDERATES_PER_OPERATOR * operators, key, interface=interface, port=port)
         life.pulse.turn("listening", address=broker.address)
         while not broker.wait(timeout_s=60.0):
             pass
@@ -75,7 +75,8 @@ def _take_part(options: FederateOptions, life: _Life) -> None:
 
 def _acting(options: FederateOptions, case: Case, life: _Life) -> Callable[[], None]:
     operator = case.build_operator(options.name)
-    from voltier.federates.helics import Connection, HelicsBus
+    from voltier.federates.helics import Connection
+    from voltier.federates.helics_bus import HelicsBus
 
     connection = Connection(options.transport, options.broker, options.key, options.interface)
 
@@ -89,12 +90,13 @@ def _acting(options: FederateOptions, case: Case, life: _Life) -> Callable[[], N
 def _recording(options: FederateOptions, case: Case, life: _Life) -> Callable[[], None]:
     sink = GuardedSink(case.open_sink(options.run_dir))
     life.last_duty = sink.close
-    from voltier.federates.helics import Connection, RecorderBus
+    from voltier.federates.helics import Connection
+    from voltier.federates.helics_bus import RecorderBus
 
     connection = Connection(options.transport, options.broker, options.key, options.interface)
 
     def record() -> None:
-        bus = RecorderBus(RECORDER, Wiring(case.operator_names()), connection)
+        bus = RecorderBus(Wiring(case.operator_names()), connection)
         run_recorder(sink, case.market_clock(), bus, life.pulse)
 
     return record

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from voltier.federates.helics import Broker, BusLostError, Connection, HelicsBus, RecorderBus, shared_core
+from voltier.federates.helics import FEDERATES_PER_OPERATOR, Broker, BusLostError, Connection, shared_core
+from voltier.federates.helics_bus import HelicsBus, RecorderBus
 from voltier.federates.node import GuardedSink, run_operator, run_recorder
 from voltier.federates.ports import Case
 from voltier.federates.pulse import Beat, Pulse
@@ -27,9 +28,10 @@ def run_threads(case: Case, run_dir: Path, progress: Callable[[Mapping[str, Beat
     operators = [case.build_operator(name) for name in names]
     sink = GuardedSink(case.open_sink(run_dir))
     key = secrets.token_urlsafe(12)
-    broker = Broker("inproc", len(names) + 1, key)
+    federates = FEDERATES_PER_OPERATOR * (len(names) + 1)
+    broker = Broker("inproc", federates, key)
     core_name = f"core-{key}"
-    core = shared_core(Connection("inproc", broker.address, key), core_name, len(names) + 1)
+    core = shared_core(Connection("inproc", broker.address, key), core_name, federates)
     connection = Connection("inproc", broker.address, key, core=core_name)
     beats: dict[str, Beat] = {}
     errors: list[BaseException] = []
@@ -60,7 +62,7 @@ def run_threads(case: Case, run_dir: Path, progress: Callable[[Mapping[str, Beat
     threads.append(
         start(
             RECORDER,
-            lambda pulse: run_recorder(sink, clock, RecorderBus(RECORDER, wiring, connection), pulse),
+            lambda pulse: run_recorder(sink, clock, RecorderBus(wiring, connection), pulse),
         )
     )
     try:

@@ -63,7 +63,7 @@ def run_federation(launch: Launch, case: Case, progress: Callable[[Mapping[str, 
     env = {**os.environ, **_ONE_THREAD}
     key = secrets.token_urlsafe(12)
     with Supervisor() as supervisor:
-        address = _start_broker(supervisor, launch, key, federates=len(names) + 1, env=env)
+        address = _start_broker(supervisor, launch, key, operators=len(names) + 1, env=env)
         for name in (*names, RECORDER):
             command = _command(launch, name, address, key)
             supervisor.spawn(name, command, launch.run_dir / "logs" / f"{name}.log", env)
@@ -77,11 +77,11 @@ def run_federation(launch: Launch, case: Case, progress: Callable[[Mapping[str, 
 
 
 def _start_broker(
-    supervisor: Supervisor, launch: Launch, key: str, *, federates: int, env: Mapping[str, str]
+    supervisor: Supervisor, launch: Launch, key: str, *, operators: int, env: Mapping[str, str]
 ) -> str:
     """Start the broker on a free port and return its address."""
     for _ in range(_BROKER_ATTEMPTS):
-        options = ["--federates", str(federates), "--port", str(free_port())]
+        options = ["--operators", str(operators), "--port", str(free_port())]
         command = [*_federate(BROKER), *options, *_common(launch.transport, key)]
         supervisor.spawn(BROKER, command, launch.run_dir / "logs" / f"{BROKER}.log", env)
         until = time.monotonic() + _BROKER_START_S

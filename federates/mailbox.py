@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import msgspec
 import numpy as np
+
 from voltier.agents.messages import Array, Index, Message
 from voltier.agents.operator import Mail, Rows
 from voltier.federates.wiring import Wiring

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+
 from voltier.federates.progress import ProgressLine, Watch, unwatched
 from voltier.scenarios.report.key_figures import readable, split_key
 from voltier.scenarios.schema import Scenario

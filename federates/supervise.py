@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
+
 from voltier.federates import exit_codes
 from voltier.federates.pulse import Beat, parse_beat
 from voltier.federates.wiring import Wiring, wire_time

@@ -12,6 +12,7 @@ from typing import Literal
 
 import msgspec
 import numpy as np
+
 from voltier.agents.clock import WARM_UP_S
 from voltier.agents.messages import (
     Alarm,

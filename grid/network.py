@@ -224,9 +224,9 @@ def _branch(
     lines, k, n = feeder.lines, edge.row, int(edge.has_phase.sum())
     base = PerUnit(s_base_kva, float(feeder.kv_ll[edge.from_bus]))
     scale = (3.0 / n if lateral_impedance == "true_drop" else 1.0) / base.z_base_ohm
-    r_ohm = sequence_equivalent(lines.r_ohm[k], edge.has_phase)
-    x_ohm = sequence_equivalent(lines.x_ohm[k], edge.has_phase)
-    return r_ohm * scale, x_ohm * scale, lines.i_max_a[k] * n / 3.0 / base.i_base_a
+    r_ohm = float(sequence_equivalent(lines.r_ohm[k], edge.has_phase))
+    x_ohm = float(sequence_equivalent(lines.x_ohm[k], edge.has_phase))
+    return float(r_ohm * scale), float(x_ohm * scale), float(lines.i_max_a[k] * n / 3.0 / base.i_base_a)
 
 
 def _shunts(feeder: Feeder, s_base_kva: float) -> Array:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
+
 from voltier.market.secondary import SecondaryBids, SecondaryDispatch, sum_by_market
 from voltier.market.water_filling import water_fill
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
 from voltier.market.secondary_kernel import clear_markets
 
 Array = NDArray[np.float64]

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
+
 from voltier.market.water_filling import water_fill
 
 Array = NDArray[np.float64]

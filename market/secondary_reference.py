@@ -11,6 +11,7 @@ from collections.abc import Callable
 import cvxpy as cp
 import numpy as np
 from numpy.typing import NDArray
+
 from voltier.grid.errors import NotConvergedError
 from voltier.market.secondary import (
     SCORE_FLOOR,

@@ -69,7 +69,9 @@ def settle_secondary(offset: Index, period: SecondaryPeriod, rules: SettlementRu
     n_sma, n_smo = len(period.p_meter_kw), len(offset) - 1
     books = np.zeros((n_sma + n_smo, 3))
     sma, smo = np.arange(n_sma), n_sma + np.repeat(np.arange(n_smo), np.diff(offset))
-    energy = period.tariff_usd_per_kwh * period.p_meter_kw + period.tariff_q_usd_per_kvarh * period.q_meter_kvar
+    energy = (
+        period.tariff_usd_per_kwh * period.p_meter_kw + period.tariff_q_usd_per_kvarh * period.q_meter_kvar
+    )
     _transfer(books[:, ENERGY], smo, sma, dt_h * energy)
     moved_kw = np.abs(period.p_sched_kw - period.p0_kw)
     kept = rules.flexibility_usd_per_kwh * moved_kw + rules.reserve_usd_per_kwh * period.dp_kw

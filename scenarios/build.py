@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
+
 from voltier.agents.attacker import Attacker, GeneratorAttack
 from voltier.agents.clock import MarketClock
 from voltier.agents.operator import Operator
@@ -12,9 +13,8 @@ from voltier.agents.population import FleetSpec, Population, build_population
 from voltier.agents.smo import SmoRows
 from voltier.grid.errors import FederationError
 from voltier.grid.feeder import Feeder, read_feeder
-
-from .schema import Scenario
-from .tables import TableLayout, layout
+from voltier.scenarios.schema import Scenario
+from voltier.scenarios.tables import TableLayout, layout
 
 ROLES = ("wholesale", "resilience", "smo", "pmo", "cmo", "grid")
 
@@ -104,8 +104,7 @@ def _fleet(scenario: Scenario) -> FleetSpec:
 
 def _wholesale(scenario: Scenario, _: int) -> Operator:
     from voltier.agents.wholesale import ConditionSeries, WholesaleOperator
-
-    from .inputs import conditions
+    from voltier.scenarios.inputs import conditions
 
     series = conditions(scenario)
     return WholesaleOperator(
@@ -232,8 +231,7 @@ def _pmo(scenario: Scenario, _: int) -> Operator:
 def _cmo(scenario: Scenario, k: int) -> Operator:
     from voltier.agents.cmo import ConsumerOperator, ConsumerRules
     from voltier.agents.iot import IotSpec
-
-    from .inputs import load_profiles
+    from voltier.scenarios.inputs import load_profiles
 
     case = _case(scenario)
     at_bus = {case.feeder.bus[bus]: i for i, bus in enumerate(case.population.smo_bus)}

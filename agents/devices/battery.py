@@ -1,7 +1,7 @@
 """Battery: energy in, energy out, losses both ways.
 
-E' = E + eta_c c dt - g dt / eta_d, with c >= 0 charging and g >= 0 discharging at the grid side; one efficiency for each
-direction, so that a round trip keeps eta_c eta_d of the energy (the slides' single efficiency loses nothing).
+E' = E + eta_c c dt - g dt / eta_d, with c >= 0 charging and g >= 0 discharging at the grid side; one efficiency for
+each direction, so that a round trip keeps eta_c eta_d of the energy (a single efficiency for both would lose nothing).
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ def step_energy(energy_kwh: Array, p_kw: Array, dt_h: float) -> Array:
     return energy_kwh + (charge - discharge) * dt_h
 
 
-def power_band_kw(energy_kwh: Array, capacity_kwh: Array, rated_kw: Array, window_h: float) -> tuple[Array, Array]:
+def power_band_kw(
+    energy_kwh: Array, capacity_kwh: Array, rated_kw: Array, window_h: float
+) -> tuple[Array, Array]:
     """Return the least and most injection that can be held for window_h within the limits of energy and rating."""
     room_kwh = np.maximum(SOC_MAX * capacity_kwh - energy_kwh, 0.0)
     stock_kwh = np.maximum(energy_kwh - SOC_MIN * capacity_kwh, 0.0)

@@ -129,8 +129,11 @@ class _Balanced:
         live = network.node_of_bus >= 0
         node, n_node = network.node_of_bus[live], len(network.parent)
         inject = (p_kw + 1j * q_kvar).sum(axis=1)
-        at_node = [np.bincount(node, part[live], minlength=n_node) for part in (inject.real, inject.imag)]
-        tree = self._tree.solve(network, *at_node)
+        p_node, q_node = (
+            np.asarray(np.bincount(node, part[live], minlength=n_node), dtype=np.float64)
+            for part in (inject.real, inject.imag)
+        )
+        tree = self._tree.solve(network, p_node, q_node)
         v_bus = np.where(live, tree.v_pu[network.node_of_bus] * network.ratio_of_bus, np.nan)
         draw_kva = -inject - 1j * np.nan_to_num(network.b_bus_pu * np.abs(v_bus) ** 2) * network.s_base_kva
         np.add.at(draw_kva, network.send_bus[1:], tree.send_kva[1:])
@@ -168,7 +171,7 @@ class _ThreePhase:
         self._set_impedance(scale)
         factor = ratio * scale[network.node_of_bus]  # bus voltage over solved node voltage
         u_pu = np.broadcast_to(feeder.source_v_pu * ROTATION, (len(network.parent), 3))
-        v_pu = u_pu[network.node_of_bus] * factor
+        v_pu = np.asarray(u_pu[network.node_of_bus] * factor, dtype=np.complex128)
         shunt_kva = self._shunt_power(v_pu)
         for _ in range(SHUNT_PASSES):
             u_pu = self._run(p_kw + 1j * q_kvar - shunt_kva)

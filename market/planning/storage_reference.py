@@ -6,8 +6,14 @@ import cvxpy as cp
 import numpy as np
 
 from voltier.grid.errors import NotConvergedError
-
-from .storage import REGULARISATION_USD_PER_KW2H, SIMULTANEOUS_KW2, Array, StoragePlan, StorageProblem, check_problem
+from voltier.market.planning.storage import (
+    REGULARISATION_USD_PER_KW2H,
+    SIMULTANEOUS_KW2,
+    Array,
+    StoragePlan,
+    StorageProblem,
+    check_problem,
+)
 
 
 def plan_storage_reference(problem: StorageProblem) -> StoragePlan:
@@ -31,7 +37,7 @@ def plan_storage_reference(problem: StorageProblem) -> StoragePlan:
         iterations=iterations,
         converged=np.ones(shape[0], np.bool_),
         gap=np.full(shape[0], np.nan),
-        simultaneous=(c_kw * g_kw > SIMULTANEOUS_KW2).any(axis=1),
+        simultaneous=np.asarray((c_kw * g_kw > SIMULTANEOUS_KW2).any(axis=1)),
     )
 
 
@@ -40,7 +46,12 @@ def _plan_row(problem: StorageProblem, i: int) -> tuple[Array, Array, Array, flo
     steps, dt = problem.drift.shape[1], problem.dt_h
     c, g, state = cp.Variable(steps), cp.Variable(steps), cp.Variable(steps + 1)
     x = state[1:]
-    step = problem.theta[i] * state[:-1] + cp.multiply(problem.gain_c[i], c) - problem.gain_g[i] * g + problem.drift[i]
+    step = (
+        problem.theta[i] * state[:-1]
+        + cp.multiply(problem.gain_c[i], c)
+        - problem.gain_g[i] * g
+        + problem.drift[i]
+    )
     limits = [state[0] == problem.x0[i], x == step]
     limits += [c >= 0, c <= problem.c_max_kw[i], g >= 0, g <= problem.g_max_kw[i]]
     sunny, high, low = problem.other_kw[i] > 0, np.isfinite(problem.x_max[i]), np.isfinite(problem.x_min[i])

@@ -12,6 +12,7 @@ import cvxpy as cp
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+
 from voltier.grid.network import BalancedNetwork
 from voltier.market.primary.problem import PrimaryBids, PrimaryPrices
 

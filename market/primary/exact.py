@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
+
 from voltier.grid.network import BalancedNetwork
 from voltier.market.primary.distflow import flow_residual, sweep
 from voltier.market.primary.linearised import (

@@ -15,6 +15,7 @@ import piqp
 from numba import njit
 from numpy.typing import NDArray
 from scipy import sparse
+
 from voltier.grid.network import BalancedNetwork
 from voltier.market.primary.problem import ScaledBids
 

@@ -6,6 +6,7 @@ from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
+
 from voltier.grid.network import BalancedNetwork
 from voltier.market.primary.exact import LIMIT_TOLERANCE_PU, ExactDispatch, ExactPoint
 from voltier.market.primary.problem import (

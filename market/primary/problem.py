@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
 from voltier.grid.errors import InputError, Problem
 from voltier.grid.network import BalancedNetwork
 

@@ -14,6 +14,7 @@ import clarabel
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+
 from voltier.grid.network import BalancedNetwork
 from voltier.market.primary.linearised import FIXED_WIDTH_PU, Rows, build_pattern, squared_limits
 from voltier.market.primary.problem import ScaledBids

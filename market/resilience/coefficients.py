@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
 from voltier.market.primary.problem import PrimaryBids, PrimaryPrices
 
 Array = NDArray[np.float64]

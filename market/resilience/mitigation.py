@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
 from voltier.market.primary.problem import PrimaryClearing
 from voltier.market.resilience.coefficients import Z_MAX, Coefficients, reweight
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
+
 from voltier.scenarios.report.energy import import_kw
 from voltier.scenarios.report.panel import Array, Panel
 from voltier.scenarios.report.run import Run

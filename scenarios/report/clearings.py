@@ -8,6 +8,7 @@ from collections import Counter
 import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
+
 from voltier.scenarios.report.run import Run
 from voltier.scenarios.report.style import (
     ACCENT,

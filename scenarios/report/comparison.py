@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import plotly.graph_objects as go
+
 from voltier.scenarios.report import energy, key_figures
 from voltier.scenarios.report.page import render
 from voltier.scenarios.report.panel import Panel

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import plotly.graph_objects as go
+
 from voltier.scenarios.report.energy import step_for
 from voltier.scenarios.report.run import Run
 from voltier.scenarios.report.style import (

@@ -8,6 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 from plotly.subplots import make_subplots
+
 from voltier.scenarios.report.panel import Array, Panel
 from voltier.scenarios.report.run import Run
 from voltier.scenarios.report.style import (
@@ -55,8 +56,7 @@ def section(run: Run) -> Section:
     for trace in (*_import_traces(run, thin), *supply):
         figure.add_trace(trace, 1, 1)
     if "loss_kw" in substation:
-        # Every phase row carries the loss of the whole feeder.
-        losses = Panel(t_s, ("feeder",), {"loss": substation.mean("loss_kw")[:, None]}).thin(step_s)
+        losses = Panel(t_s, ("feeder",), {"loss": substation.sum("loss_kw")[:, None]}).thin(step_s)
         figure.add_trace(
             line("losses", losses.t_s, losses["loss"][:, 0], COLOR["losses"], hover="%{y:,.1f} kW"), 2, 1
         )

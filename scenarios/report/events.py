@@ -6,6 +6,7 @@ import html
 from collections import Counter
 
 import pyarrow as pa
+
 from voltier.scenarios.report.run import Run
 from voltier.scenarios.report.style import Section, absent, clock, rows_html
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
+
 from voltier.grid.errors import InputError
 from voltier.grid.feeder import Feeder
 from voltier.scenarios.report import voltage

@@ -6,6 +6,7 @@ import html
 from collections.abc import Iterator, Mapping
 
 import yaml
+
 from voltier.scenarios.report.run import Run
 from voltier.scenarios.report.style import Section, absent, rows_html
 

@@ -8,6 +8,7 @@ import json
 import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
+
 from voltier.scenarios.report.energy import step_for
 from voltier.scenarios.report.panel import Array, Panel, pivot
 from voltier.scenarios.report.run import Run

@@ -9,6 +9,7 @@ from pathlib import Path
 from string import Template
 
 from plotly.offline import get_plotlyjs
+
 from voltier.scenarios.report import (
     attack,
     clearings,

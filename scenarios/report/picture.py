@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+
 from voltier.grid.errors import InputError, Problem
 from voltier.scenarios.report.energy import demand_kw, import_kw
 from voltier.scenarios.report.feeder_map import marker_px, mean_load_kw, segments

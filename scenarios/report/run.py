@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
+
 from voltier.grid.feeder import Feeder, read_feeder
 from voltier.scenarios.report.panel import Panel, pivot
 from voltier.scenarios.results import read_table, table_names

@@ -6,6 +6,7 @@ import html
 
 import numpy as np
 import plotly.graph_objects as go
+
 from voltier.scenarios.report.panel import Panel
 from voltier.scenarios.report.run import Run
 from voltier.scenarios.report.style import (

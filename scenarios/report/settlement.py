@@ -6,6 +6,7 @@ import html
 import re
 
 import numpy as np
+
 from voltier.scenarios.report.run import Run
 from voltier.scenarios.report.style import Section, absent, rows_html
 

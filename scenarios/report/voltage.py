@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
+
 from voltier.scenarios.report.energy import step_for
 from voltier.scenarios.report.panel import Panel
 from voltier.scenarios.report.run import Run

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+
 from voltier.agents.clock import MINUTE_S, MarketClock
 from voltier.agents.messages import (
     Alarm,
@@ -62,7 +63,9 @@ class ToyOperator:
         k = int(shard or 0)
         self.smo = np.array_split(np.arange(N_SMO), settings.shards)[k]
         n = settings.sma_per_smo
-        self.sma = np.concatenate([np.arange(n) + n * i for i in self.smo]) if self.role in ("smo", "cmo") else None
+        self.sma = (
+            np.concatenate([np.arange(n) + n * i for i in self.smo]) if self.role in ("smo", "cmo") else None
+        )
         self._shards = range(settings.shards)
         self._k = k
         self._count = 0
@@ -78,7 +81,11 @@ class ToyOperator:
         for mail in inbox:
             self._read(mail)
         if self._settings.shards == 1 or self.role not in ("smo", "cmo"):
-            heard = [f"{m.sender}>{type(m.body).__name__}@{m.body.t_s}" for m in inbox if m.sender[:4] not in ("smo.", "cmo.")]
+            heard = [
+                f"{m.sender}>{type(m.body).__name__}@{m.body.t_s}"
+                for m in inbox
+                if m.sender[:4] not in ("smo.", "cmo.")
+            ]
             row = {"source": [self.name], "kind": [f"heard at {now_s}"], "text": [" ".join(heard)]}
             outbox.rows.append(Rows("events", now_s, row))
         getattr(self, f"_{self.role}")(now_s, now_s // MINUTE_S * MINUTE_S, outbox)
@@ -137,13 +144,18 @@ class ToyOperator:
     def _wholesale(self, now_s: int, t_s: int, outbox: Outbox) -> None:
         cmos = [f"cmo.{k}" for k in self._shards]
         conditions = Conditions(
-            t_s=t_s, price_usd_per_kwh=0.1 + now_s / 7e5, temp_air_c=np.pi * (1 + now_s / 1e4), pv_available=1 / 3
+            t_s=t_s,
+            price_usd_per_kwh=0.1 + now_s / 7e5,
+            temp_air_c=np.pi * (1 + now_s / 1e4),
+            pv_available=1 / 3,
         )
         for receiver in ["pmo", *cmos]:
             self._send(outbox, receiver, conditions)
         if now_s % 600 == 0:
             ahead = np.linspace(0.1, 0.3, 24) + now_s / 3e6
-            forecast = Forecast(t_s=t_s, step_s=3600, price_usd_per_kwh=ahead, temp_air_c=ahead, pv_available=ahead)
+            forecast = Forecast(
+                t_s=t_s, step_s=3600, price_usd_per_kwh=ahead, temp_air_c=ahead, pv_available=ahead
+            )
             for receiver in cmos:
                 self._send(outbox, receiver, forecast)
 
@@ -160,7 +172,9 @@ class ToyOperator:
             columns = {name: own + i for i, name in enumerate(_number_fields(SmoBids))}
             self._send(outbox, "pmo", SmoBids(t_s=t_s, smo=self.smo, **columns))
             return
-        columns = {name: self._sma_state[self.sma] / (i + 3) for i, name in enumerate(_number_fields(SmaSchedule))}
+        columns = {
+            name: self._sma_state[self.sma] / (i + 3) for i, name in enumerate(_number_fields(SmaSchedule))
+        }
         self._send(outbox, f"cmo.{self._k}", SmaSchedule(t_s=t_s, sma=self.sma, **columns))
         # Some have no generator: an empty vector must travel too.
         has = self.smo[:0] if self._count % 5 == 0 else self.smo

@@ -5,6 +5,7 @@ from dataclasses import fields
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from voltier.grid.network import BalancedNetwork
 from voltier.market.primary.market import PrimaryMarket
 from voltier.market.primary.problem import PrimaryBids, PrimaryPrices

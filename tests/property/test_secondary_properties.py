@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from voltier.market.secondary import SecondaryBids, clear_secondary, level_values, sum_by_market
 from voltier.market.secondary_reference import clear_secondary_reference
 

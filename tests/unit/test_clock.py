@@ -27,7 +27,9 @@ def test_smo_clears_after_the_primary_market_in_its_minutes():
 
 
 def test_within_a_minute_everyone_reads_what_was_decided_before():
-    order = [(CLOCK_S, role) for role in ("wholesale", "smo", "pmo", "cmo", "grid") for CLOCK_S in instants(role)]
+    order = [
+        (CLOCK_S, role) for role in ("wholesale", "smo", "pmo", "cmo", "grid") for CLOCK_S in instants(role)
+    ]
     minute = [role for at_s, role in sorted(order) if 300 <= at_s < 360]
     assert minute.index("pmo") < minute.index("cmo") < minute.index("grid")
     # The SMO acts before the primary market (bids) and again after it (schedule).

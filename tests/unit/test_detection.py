@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from voltier.market.resilience.detection import Detector, DetectorState, observe
 
 DAY = 1440

@@ -47,7 +47,10 @@ def injections(p_kw):
 
 
 def test_grid_sums_injections_of_all_senders_and_reports_the_substation():
-    parts = [Mail("cmo.0", "grid", injections([-3.0, -2.0, -1.0])), Mail("smo.0", "grid", injections([1.0, 0, 0]))]
+    parts = [
+        Mail("cmo.0", "grid", injections([-3.0, -2.0, -1.0])),
+        Mail("smo.0", "grid", injections([1.0, 0, 0])),
+    ]
     outbox = grid_operator(LosslessEngine()).decide(4, parts)
     measured = next(mail.body for mail in outbox.mail if isinstance(mail.body, Measurement))
     assert measured.p_cc_kw.sum() == pytest.approx(-5.0, abs=1e-12)
@@ -74,7 +77,9 @@ def test_wholesale_announces_conditions_each_minute_and_forecasts_one_minute_ahe
     forecasts = [mail for mail in first if isinstance(mail.body, Forecast)]
     assert [mail.receiver for mail in forecasts] == ["cmo.0", "cmo.1"]
     # The horizon starts with the first minute of the run, which is the second of the series.
-    np.testing.assert_allclose(forecasts[0].body.price_usd_per_kwh, [np.arange(1, 31).mean(), np.arange(31, 61).mean()])
+    np.testing.assert_allclose(
+        forecasts[0].body.price_usd_per_kwh, [np.arange(1, 31).mean(), np.arange(31, 61).mean()]
+    )
     later = operator.decide(0, []).mail
     assert all(isinstance(mail.body, Conditions) for mail in later)
     assert later[0].body.price_usd_per_kwh == 1.0

@@ -63,7 +63,8 @@ def draw_heat(rng, n, steps):
     return {
         "x0": np.where(tank[:, 0], rng.uniform(40, 65, n), rng.uniform(16, 24, n)),
         "theta": theta,
-        "gain_c": (np.where(tank[:, 0], 8, 0.4) * rng.uniform(0.7, 1, n) * dt_h)[:, None] * np.ones((n, steps)),
+        "gain_c": (np.where(tank[:, 0], 8, 0.4) * rng.uniform(0.7, 1, n) * dt_h)[:, None]
+        * np.ones((n, steps)),
         "gain_g": np.ones(n),
         "drift": (1 - theta)[:, None] * ambient - draws,
         "c_max_kw": rng.uniform(1, 4.5, (n, 1)) * grid,

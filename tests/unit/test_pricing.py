@@ -5,6 +5,7 @@ from dataclasses import replace
 import cvxpy as cp
 import numpy as np
 import pytest
+
 from voltier.market.pricing import TariffRules, price_secondary
 from voltier.market.secondary import SecondaryBids, SecondaryDispatch, sum_by_market
 

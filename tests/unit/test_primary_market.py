@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 from scipy.optimize import minimize
+
 from voltier.grid.errors import InputError
 from voltier.grid.feeder import read_feeder
 from voltier.grid.network import BalancedNetwork, balanced_network, retap

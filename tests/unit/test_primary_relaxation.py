@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from voltier.grid.feeder import read_feeder
 from voltier.grid.network import BalancedNetwork, balanced_network, retap
 from voltier.market.primary.branch_flow import dispatch_branch_flow

@@ -10,5 +10,7 @@ def test_a_name_always_gets_the_same_stream():
 
 
 def test_other_names_and_seeds_get_other_streams():
-    draws = {stream(seed, *name).random() for seed in (1, 2) for name in (("house", 1), ("house", 2), ("sma", 1))}
+    draws = {
+        stream(seed, *name).random() for seed in (1, 2) for name in (("house", 1), ("house", 2), ("sma", 1))
+    }
     assert len(draws) == 6

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+
 from voltier.grid.errors import InputError
 from voltier.grid.feeder import read_feeder
 from voltier.scenarios.report import write_comparison, write_picture, write_report

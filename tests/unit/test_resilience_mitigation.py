@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from voltier.grid.feeder import read_feeder
 from voltier.grid.network import balanced_network
 from voltier.market.primary.market import PrimaryMarket

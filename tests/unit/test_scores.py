@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
+
 from voltier.agents.randomness import stream
 from voltier.market.scores import (
     CommitmentRules,

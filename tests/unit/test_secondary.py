@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from voltier.market.secondary import SecondaryBids, clear_secondary, level_values
 
 SCORES = np.array([0.947, 0.985, 0.493])  # the three agents of Nair, PhD thesis, MIT 2025

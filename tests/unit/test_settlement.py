@@ -36,15 +36,15 @@ def random_secondary(seed):
 def random_primary(seed, n_smo=9, **given):
     rng = np.random.default_rng(seed)
     has_generator = rng.random(n_smo) < 0.4
-    values = dict(
-        p_meter_kw=rng.uniform(-20, 6, n_smo),
-        q_meter_kvar=rng.uniform(-5, 1, n_smo),
-        gen_meter_kw=np.where(has_generator, rng.uniform(0, 100, n_smo), 0.0),
-        dlmp_p_usd_per_kwh=rng.uniform(-0.02, 0.15, n_smo),
-        dlmp_q_usd_per_kvarh=rng.uniform(-0.01, 0.01, n_smo),
-        p_cc_kw=float(rng.uniform(-900, 100)),
-        price_usd_per_kwh=float(rng.uniform(-0.02, 0.15)),
-    )
+    values = {
+        "p_meter_kw": rng.uniform(-20, 6, n_smo),
+        "q_meter_kvar": rng.uniform(-5, 1, n_smo),
+        "gen_meter_kw": np.where(has_generator, rng.uniform(0, 100, n_smo), 0.0),
+        "dlmp_p_usd_per_kwh": rng.uniform(-0.02, 0.15, n_smo),
+        "dlmp_q_usd_per_kvarh": rng.uniform(-0.01, 0.01, n_smo),
+        "p_cc_kw": float(rng.uniform(-900, 100)),
+        "price_usd_per_kwh": float(rng.uniform(-0.02, 0.15)),
+    }
     return PrimaryPeriod(**{**values, **given}), has_generator
 
 
@@ -52,7 +52,10 @@ def random_primary(seed, n_smo=9, **given):
 @settings(max_examples=100, deadline=None)
 def test_every_column_sums_to_zero(seed):
     primary, has_generator = random_primary(seed)
-    for books in (settle_secondary(*random_secondary(seed), RULES, 1 / 60), settle_primary(primary, has_generator, 1 / 12)):
+    for books in (
+        settle_secondary(*random_secondary(seed), RULES, 1 / 60),
+        settle_primary(primary, has_generator, 1 / 12),
+    ):
         # Rounding of the sums only.
         assert (np.abs(books.sum(axis=0)) <= 1e-12 * np.abs(books).sum(axis=0)).all()
 

@@ -1,0 +1,219 @@
+"""The bus over HELICS: targeted endpoints for messages, publications for states, rows to the recorder.
+
+Every endpoint names its one destination and every state its readers, so that a federate waits for those it reads from
+and for nobody else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import helics as h
+import numpy as np
+
+from voltier.agents.messages import SCHEMA_VERSION, Message, decode, encode
+from voltier.agents.operator import Mail, Rows
+from voltier.federates.codec import decode_rows, encode_rows
+from voltier.federates.helics import Connection, Pair
+from voltier.federates.mailbox import Inbox, check_finite, split_post
+from voltier.federates.wiring import OBSERVED, RECORDER, Value, Wiring, unit_of, values_of, wire_time
+from voltier.grid.errors import FederationError
+
+# No operator may be further ahead of the recorder than this, so that what waits in its inbox stays small.
+RECORDER_LAG_S = 3600.0
+_STAMP = Value("t_s", "vector", "s")
+
+
+class HelicsBus:
+    """An operator's bus."""
+
+    def __init__(self, name: str, wiring: Wiring, connection: Connection) -> None:
+        self.name, self._wiring = name, wiring
+        self._inbox = Inbox()
+        self.pair = Pair(name, connection)
+
+    def join(self) -> None:
+        """Register all topics of the operator, check them against the others', and go to time zero."""
+        wiring, name, pair = self._wiring, self.name, self.pair
+        self._to = {
+            other: pair.writes_to(f"{name}/to/{other}", f"{other}/from/{name}")
+            for other in (*wiring.correspondents(name), RECORDER)
+        }
+        self._from = {other: pair.reads_from(f"{name}/from/{other}") for other in wiring.writers(name)}
+        if not wiring.senders(name):
+            # Nothing else would keep it from running to the end of the clock at once.
+            pair.reads_from(f"{name}/from/{RECORDER}")
+        self._states = {body: _State(pair, body) for body in wiring.published(name)}
+        self._observed = {body: _Observed(pair, body) for body in wiring.observed(name)}
+        self._subscriptions = [_Subscription(pair, sender, body) for sender, body in wiring.subscribed(name)]
+        pair.start(lambda: [problem for item in self._subscriptions for problem in item.problems()])
+
+    def advance(self, now_s: int) -> None:
+        """Wait until simulated time now_s, when all mail sent before it has arrived."""
+        self.pair.advance(now_s)
+
+    def collect(self) -> list[Mail]:
+        """Return the mail that arrived since the last call, ordered by sender, then sent time."""
+        for sender, endpoint in self._from.items():
+            for sent, data in self.pair.receive(endpoint):
+                self._inbox.put(sent, Mail(sender, self.name, _decode(sender, data)), newest_only=False)
+        for subscription in self._subscriptions:
+            arrived = subscription.read()
+            if arrived is not None:
+                sent, body = arrived
+                self._inbox.put(sent, Mail(subscription.sender, self.name, body), newest_only=True)
+        return self._inbox.take()
+
+    def post(self, now_s: int, mail: Sequence[Mail], rows: Sequence[Rows]) -> None:
+        """Send mail to others and rows to the recorder."""
+        messages, states = split_post(self._wiring, self.name, mail)
+        for item in messages:
+            check_finite(item.body)
+            self.pair.send(self._to[item.receiver], encode(item.body))
+        for kind, body in states.items():
+            check_finite(body)
+            self._states[kind].publish(body, wire_time(self.name, now_s))
+        for kind, observed in self._observed.items():
+            observed.publish([item.body for item in mail if isinstance(item.body, kind)])
+        if rows:
+            self.pair.send(self._to[RECORDER], encode_rows(rows))
+
+    def leave(self) -> None:
+        """Take part no more."""
+        self.pair.leave()
+
+
+class RecorderBus:
+    """The recorder's bus: rows of every operator. Nobody waits for the recorder unless it lags far behind."""
+
+    def __init__(self, wiring: Wiring, connection: Connection) -> None:
+        self._wiring = wiring
+        self.pair = Pair(RECORDER, connection)
+
+    def join(self) -> None:
+        """Register an endpoint for each operator and go to time zero."""
+        wiring, pair = self._wiring, self.pair
+        self._from = {other: pair.reads_from(f"{RECORDER}/from/{other}") for other in wiring.names}
+        for other in wiring.names:
+            if not wiring.senders(other):
+                pair.writes_to(f"{RECORDER}/to/{other}", f"{other}/from/{RECORDER}")
+        pair.delay_output(RECORDER_LAG_S)
+        pair.start(list)
+
+    def advance(self, now_s: int) -> None:
+        """Wait until all rows sent before simulated time now_s have arrived."""
+        self.pair.advance(now_s)
+
+    def collect_rows(self) -> list[Rows]:
+        """Return the rows that arrived, in the order of acting."""
+        parcels = [
+            (sent, sender, data)
+            for sender, endpoint in self._from.items()
+            for sent, data in self.pair.receive(endpoint)
+        ]
+        parcels.sort(key=lambda parcel: parcel[:2])
+        return [rows for _, _, data in parcels for rows in decode_rows(data)]
+
+    def leave(self) -> None:
+        """Take part no more."""
+        self.pair.leave()
+
+
+class _State:
+    """A message type that an operator publishes, value by value; "t_s" holds the message's t_s and the sending time."""
+
+    def __init__(self, pair: Pair, body: type[Message]) -> None:
+        self._values = [
+            (value, _publication(pair, topic(pair.name, body, value.field), value))
+            for value in values_of(body)
+        ]
+        self._stamp = _publication(pair, topic(pair.name, body, _STAMP.field), _STAMP)
+
+    def publish(self, body: Message, sent: float) -> None:
+        for value, publication in self._values:
+            content = getattr(body, value.field)
+            if value.shape == "vector":
+                h.helicsPublicationPublishVector(publication, np.asarray(content, dtype=np.float64).tolist())
+            else:
+                h.helicsPublicationPublishDouble(publication, float(content))
+        h.helicsPublicationPublishVector(self._stamp, [float(body.t_s), sent])
+
+
+class _Observed:
+    """Fields of a message type for observers, joined over its receivers."""
+
+    def __init__(self, pair: Pair, body: type[Message]) -> None:
+        self._fields = {
+            field: _publication(pair, topic(pair.name, body, field), Value(field, "vector", unit_of(field)))
+            for field in OBSERVED[body]
+        }
+
+    def publish(self, bodies: Sequence[Message]) -> None:
+        if not bodies:
+            return
+        for field, publication in self._fields.items():
+            joined = np.concatenate([np.asarray(getattr(body, field), dtype=np.float64) for body in bodies])
+            h.helicsPublicationPublishVector(publication, joined.tolist())
+
+
+class _Subscription:
+    """The reader's end of a _State."""
+
+    def __init__(self, pair: Pair, sender: str, body: type[Message]) -> None:
+        self.sender, self._body = sender, body
+        self._inputs = {
+            value: pair.subscription(topic(sender, body, value.field), value)
+            for value in (*values_of(body), _STAMP)
+        }
+        self._stamp = self._inputs[_STAMP]
+
+    def problems(self) -> list[str]:
+        """Say what is wrong with the sources. HELICS converts units of scalars, not of vectors: they must agree."""
+        found = []
+        for value, source in self._inputs.items():
+            name = topic(self.sender, self._body, value.field)
+            shape, unit = h.helicsInputGetPublicationType(source), h.helicsInputGetInjectionUnits(source)
+            expected = "double_vector" if value.shape == "vector" else "double"
+            if shape in ("", "any"):
+                found.append(f"nobody publishes {name}")
+            elif shape != expected:
+                found.append(f"{name} is published as {shape}, expected {expected}")
+            elif unit != value.unit:
+                found.append(
+                    f"{name} is published in {unit or 'no unit'}, expected {value.unit or 'no unit'}"
+                )
+        return found
+
+    def read(self) -> tuple[float, Message] | None:
+        """Return (sent time, message) if something new was published."""
+        if not h.helicsInputIsUpdated(self._stamp):
+            return None
+        content: dict[str, Any] = {}
+        for value, source in self._inputs.items():
+            if value.shape == "vector":
+                content[value.field] = np.array(h.helicsInputGetVector(source), dtype=value.dtype)
+            else:
+                content[value.field] = h.helicsInputGetDouble(source)
+        t_s, sent = content.pop(_STAMP.field).tolist()
+        return sent, self._body(t_s=int(t_s), **content)
+
+
+def topic(sender: str, body: type[Message], field: str) -> str:
+    """Return the public name of a value."""
+    return f"{sender}/{body.__name__}/{field}"
+
+
+def _publication(pair: Pair, name: str, value: Value) -> Any:
+    publication = pair.publication(name, value)
+    h.helicsPublicationSetTag(publication, "schema_version", str(SCHEMA_VERSION))
+    return publication
+
+
+def _decode(sender: str, data: bytes) -> Message:
+    body = decode(data)
+    if body.version != SCHEMA_VERSION:
+        raise FederationError(
+            f"{sender} speaks message version {body.version}, this side version {SCHEMA_VERSION}"
+        )
+    return body
