@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from voltier.agents.clock import MINUTE_S
 from voltier.agents.consumer_model import ConsumerModel
 from voltier.agents.devices.inverter import LOAD_TAN_PHI
-from voltier.agents.houses import BASE, BATTERY, EV, HVAC, PV, WATER, Moment
+from voltier.agents.houses import BASE, BATTERY, EV, HVAC, PV, WATER, Moment, inverter_room_kvar
 from voltier.agents.iot import IotNetwork, IotSpec
 from voltier.agents.messages import Conditions, Forecast, Injections, SmaBids, SmaMeters, SmaSchedule
 from voltier.agents.operator import Mail, Outbox, Rows
@@ -140,7 +140,10 @@ class ConsumerOperator:
         used = np.divide(asked, room, out=np.zeros_like(asked), where=room > 0.0)
         device = self.model.device_kw
         load_kw = device[BASE] + device[HVAC] + device[WATER]
-        return LOAD_TAN_PHI * load_kw + response * used[population.house_sma] * offer.q_room_kvar
+        support = response * used[population.house_sma] * offer.q_room_kvar
+        # The inverters stay within their limits at the power they really have.
+        room_now = inverter_room_kvar(population.house, device[PV], device[BATTERY])
+        return LOAD_TAN_PHI * load_kw + np.clip(support, -room_now, room_now)
 
     def _injections(self, t_s: int, p_kw: Array, q_kvar: Array) -> Injections:
         bus, phase, terminal = self._terminals

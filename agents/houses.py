@@ -98,10 +98,13 @@ def make_offer(house: Houses, state: HouseState, moment: Moment, target: Target,
     down[BATTERY] = np.minimum(device[BATTERY] - least, share_kw)
     _offer_ev(house, state, moment, target, window_h, device, up, down)
     load_kw = device[BASE] + device[HVAC] + device[WATER]
-    room = reactive_room_kvar(device[PV], house.pv_kva) + reactive_room_kvar(
-        device[BATTERY], house.battery_kw
-    )
+    room = inverter_room_kvar(house, device[PV], device[BATTERY])
     return Offer(device, up, down, q0_kvar=LOAD_TAN_PHI * load_kw, q_room_kvar=room)
+
+
+def inverter_room_kvar(house: Houses, pv_kw: Array, battery_kw: Array) -> Array:
+    """Return the reactive room of each house's inverters to both sides at their powers, (n,) [kvar]."""
+    return reactive_room_kvar(pv_kw, house.pv_kva) + reactive_room_kvar(battery_kw, house.battery_kw)
 
 
 def _offer_hvac(

@@ -21,10 +21,8 @@ Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-FORGED_SHARE = 0.5
+FORGED_SHARE = 1.0
 """Forged packets of a compromised gateway, as a share of its honest ones (mean)."""
-_MEMORY_MIN = 60.0
-_WARM_UP_MIN = 10
 _ANOMALOUS_SIGMAS = 4.0
 
 
@@ -54,7 +52,7 @@ class IotNetwork:
         self._compromised = np.isin(smo_index, spec.compromised)
         n = len(smo_index)
         self._packets, self._delivered = np.zeros(n), np.zeros(int(smo_offset[-1]), dtype=bool)
-        self._mean, self._variance, self._seen = np.zeros(n), np.zeros(n), 0
+        self._expected = 2.0 * np.diff(smo_offset) * (1.0 - spec.loss)
         self._env = simpy.Environment()
 
     def minute(self) -> Traffic:
@@ -83,15 +81,7 @@ class IotNetwork:
         self._packets[k] += n - int(lost[1].sum()) + extra
 
     def _judge(self) -> Array:
-        """Mark gateways whose packet count is far above what they have been seen to carry; learn from the others."""
-        off = self._packets - self._mean
-        sigma = np.maximum(np.sqrt(self._variance), 1.0)
-        z = off / sigma
-        ready = self._seen >= _WARM_UP_MIN
-        anomaly = np.clip(z / _ANOMALOUS_SIGMAS - 0.5, 0.0, 1.0) if ready else np.zeros_like(z)
-        learn = anomaly < 0.5
-        share = max(1.0 / (self._seen + 1), 1.0 / _MEMORY_MIN)
-        self._mean = np.where(learn, self._mean + share * off, self._mean)
-        self._variance = np.where(learn, (1.0 - share) * (self._variance + share * off**2), self._variance)
-        self._seen += 1
-        return anomaly
+        """Mark gateways that carry more packets than their agents can have sent; half a mark at four sigmas."""
+        spread = np.sqrt(self._expected * self._spec.loss)
+        z = (self._packets - self._expected) / np.maximum(spread, 1.0)
+        return np.clip(z / _ANOMALOUS_SIGMAS - 0.5, 0.0, 1.0)

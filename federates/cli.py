@@ -89,11 +89,11 @@ def schema() -> None:
 
 @app.command()
 def report(run_dir: Annotated[Path, typer.Argument(metavar="DIR", help="Run directory.")]) -> None:
-    """Write the report of a run again."""
-    from voltier.scenarios.report import write_report
+    """Write the report of a run again, after joining its tables if nobody has."""
+    from voltier.federates.session import conclude
 
     _require_run(run_dir)
-    typer.echo(write_report(run_dir))
+    typer.echo(conclude(run_dir))
 
 
 @app.command()
@@ -161,6 +161,20 @@ def doctor() -> None:
 
     if not examine():
         raise typer.Exit(exit_codes.FEDERATE)
+
+
+@app.command()
+def prepare(
+    scenario: ScenarioArgument,
+    out: Annotated[Path, typer.Option(help="Run directory to make.")],
+    override: SetOption = None,
+) -> None:
+    """Make the run directory of a federation that containers or a scheduler will start."""
+    from voltier.scenarios.manifest import RunDirectory
+    from voltier.scenarios.schema import load_scenario
+
+    run_dir = RunDirectory.create(out, load_scenario(scenario, override or []), transport="zmq")
+    typer.echo(run_dir.config)
 
 
 @app.command()

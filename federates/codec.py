@@ -1,4 +1,4 @@
-"""Table rows on their way to the recorder, as MessagePack: numbers as raw little-endian bytes, texts as lists."""
+"""Table rows on their way to the recorder, as MessagePack: numbers as little-endian bytes, texts as lists."""
 
 from __future__ import annotations
 

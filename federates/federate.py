@@ -1,4 +1,4 @@
-"""A federate as a process of its own: signals, lifeline, signs of life, exit code. The launcher and containers use it."""
+"""A federate as a process: signals, lifeline, signs of life, exit code. Launcher and containers use it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 @dataclass(frozen=True, slots=True)
 class FederateOptions:
-    """How one federate runs. config : the resolved scenario; builder : "module:function" that makes a Case of it.
+    """How one federate runs. config : the resolved scenario; builder : "module:function" that makes a Case of
+    it.
 
     lifeline : end when standard input ends, that is when the launcher is gone.
     """
@@ -50,7 +51,7 @@ def run_federate(options: FederateOptions) -> NoReturn:
 def run_broker(
     transport: str, operators: int, key: str, *, interface: str, port: int, lifeline: bool
 ) -> NoReturn:
-    """Run a HELICS broker for so many operators (the recorder is one) until all have left; end the process."""
+    """Run a HELICS broker until so many operators (the recorder is one) have left; end the process."""
     life = _Life(BROKER, lifeline=lifeline)
 
     def serve() -> None:
@@ -106,13 +107,15 @@ class _Life:
     """Everything about being a process. last_duty : done before the process ends, whatever ends it."""
 
     def __init__(self, name: str, *, lifeline: bool) -> None:
-        # Libraries in C++ print to standard output as they please; it becomes the log, and ours a private copy.
+        # Libraries in C++ print to standard output as they please; it becomes the log, and ours a private
+        # copy.
         told = os.dup(1)
         os.dup2(2, 1)
         self.pulse = Pulse(name, write_beats(told))
         self.last_duty: Callable[[], None] = lambda: None
         self._ending = threading.Lock()
-        # A blocked call into HELICS would keep Python's own handlers waiting: a thread takes the signals instead.
+        # A blocked call into HELICS would keep Python's own handlers waiting: a thread takes the signals
+        # instead.
         signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
         threading.Thread(target=self._obey_signals, name="signals", daemon=True).start()
         if lifeline:

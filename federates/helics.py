@@ -1,10 +1,10 @@
 """HELICS itself: broker, cores, and the pair of federates by which one operator takes part.
 
-An operator is two HELICS federates on one core: an ear, which only reads and has to wait, and a mouth, which only
-writes and never waits. So who waits for whom is a graph without cycles. A single federate for both would be correct
-too, but two such federates that read each other and both wait for a third send each other time requests without end,
-which costs more than the market does (benchmarks/bench_bus.py). Federates are uninterruptible: mail does not wake
-them before their next instant.
+An operator is two HELICS federates on one core: an ear, which only reads and has to wait, and a mouth, which
+only writes and never waits. So who waits for whom is a graph without cycles. A single federate for both would
+be correct too, but two such federates that read each other and both wait for a third send each other time
+requests without end, which costs more than the market does (benchmarks/bench_bus.py). Federates are
+uninterruptible: mail does not wake them before their next instant.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import helics as h
 
+from voltier.federates.helics_memory import message_bytes
 from voltier.federates.wiring import Value, wire_time
 from voltier.grid.errors import FederationError
 
@@ -34,7 +35,8 @@ class BusLostError(FederationError):
 class Connection:
     """Where the broker is. broker : address, or its name for inproc. interface : own address.
 
-    key : that of the broker. core : name of a core of this process to share (inproc), else each operator makes one.
+    key : that of the broker. core : name of a core of this process to share (inproc), else each operator
+    makes one.
     """
 
     transport: Transport
@@ -61,12 +63,12 @@ def network_options(transport: Transport, interface: str) -> list[str]:
 
 
 class Broker:
-    """A HELICS broker in this process. Raises FederationError if it cannot be started, e.g. the port is taken."""
+    """A HELICS broker in this process. Raises FederationError if it cannot start, e.g. its port is taken."""
 
     def __init__(
         self, transport: Transport, federates: int, key: str, *, interface: str = "", port: int = 0
     ) -> None:
-        options = [f"--federates={federates}", f"--brokerkey={key}", "--loglevel=warning"]
+        options = [f"--federates={federates}", f"--brokerkey={key}", "--loglevel=error"]
         options += network_options(transport, interface) + ([f"--localport={port}"] if port else [])
         try:
             self._broker = h.helicsCreateBroker(transport, "", " ".join(options))
@@ -154,8 +156,8 @@ class Pair:
     def start(self, problems: Callable[[], list[str]]) -> None:
         """Wait for the others, compare what is registered, and go to time zero.
 
-        problems : asked when everybody has registered. Raises FederationError, after taking the federation down, if
-        there are any or an endpoint has no other end.
+        problems : asked when everybody has registered. Raises FederationError, after taking the federation
+        down, if there are any or an endpoint has no other end.
         """
         self._together("EnterInitializingMode")
         found = problems() + self._unconnected()
@@ -178,7 +180,7 @@ class Pair:
     def send(self, endpoint: Any, data: bytes) -> None:
         """Send bytes from an endpoint to its destination."""
         if self._limit and len(data) > self._limit:
-            text = f"{self.name} sends {len(data)} bytes at once, but over tcp at most {self._limit} pass: use zmq"
+            text = f"{self.name} sends {len(data)} bytes at once; tcp passes at most {self._limit}, use zmq"
             raise FederationError(text)
         h.helicsEndpointSendBytes(endpoint, data)
 
@@ -187,7 +189,7 @@ class Pair:
         found = []
         while h.helicsEndpointHasMessage(endpoint):
             message = h.helicsEndpointGetMessage(endpoint)
-            found.append((h.helicsMessageGetTime(message), h.helicsMessageGetBytes(message)))
+            found.append((h.helicsMessageGetTime(message), message_bytes(message)))
         return found
 
     def leave(self) -> None:

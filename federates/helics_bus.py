@@ -1,7 +1,7 @@
 """The bus over HELICS: targeted endpoints for messages, publications for states, rows to the recorder.
 
-Every endpoint names its one destination and every state its readers, so that a federate waits for those it reads from
-and for nobody else.
+Every endpoint names its one destination and every state its readers, so that a federate waits for those it
+reads from and for nobody else.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from voltier.agents.messages import SCHEMA_VERSION, Message, decode, encode
 from voltier.agents.operator import Mail, Rows
 from voltier.federates.codec import decode_rows, encode_rows
 from voltier.federates.helics import Connection, Pair
+from voltier.federates.helics_memory import publish_vector, read_vector
 from voltier.federates.mailbox import Inbox, check_finite, split_post
 from voltier.federates.wiring import OBSERVED, RECORDER, Value, Wiring, unit_of, values_of, wire_time
 from voltier.grid.errors import FederationError
@@ -121,7 +122,7 @@ class RecorderBus:
 
 
 class _State:
-    """A message type that an operator publishes, value by value; "t_s" holds the message's t_s and the sending time."""
+    """A message type as an operator publishes it; value "t_s" holds the message's t_s and the sending time."""
 
     def __init__(self, pair: Pair, body: type[Message]) -> None:
         self._values = [
@@ -134,10 +135,10 @@ class _State:
         for value, publication in self._values:
             content = getattr(body, value.field)
             if value.shape == "vector":
-                h.helicsPublicationPublishVector(publication, np.asarray(content, dtype=np.float64).tolist())
+                publish_vector(publication, content)
             else:
                 h.helicsPublicationPublishDouble(publication, float(content))
-        h.helicsPublicationPublishVector(self._stamp, [float(body.t_s), sent])
+        publish_vector(self._stamp, np.array([body.t_s, sent]))
 
 
 class _Observed:
@@ -153,8 +154,7 @@ class _Observed:
         if not bodies:
             return
         for field, publication in self._fields.items():
-            joined = np.concatenate([np.asarray(getattr(body, field), dtype=np.float64) for body in bodies])
-            h.helicsPublicationPublishVector(publication, joined.tolist())
+            publish_vector(publication, np.concatenate([getattr(body, field) for body in bodies]))
 
 
 class _Subscription:
@@ -169,7 +169,7 @@ class _Subscription:
         self._stamp = self._inputs[_STAMP]
 
     def problems(self) -> list[str]:
-        """Say what is wrong with the sources. HELICS converts units of scalars, not of vectors: they must agree."""
+        """Say what is wrong with the sources. Units must agree: HELICS converts those of scalars only."""
         found = []
         for value, source in self._inputs.items():
             name = topic(self.sender, self._body, value.field)
@@ -192,7 +192,7 @@ class _Subscription:
         content: dict[str, Any] = {}
         for value, source in self._inputs.items():
             if value.shape == "vector":
-                content[value.field] = np.array(h.helicsInputGetVector(source), dtype=value.dtype)
+                content[value.field] = read_vector(source).astype(value.dtype)
             else:
                 content[value.field] = h.helicsInputGetDouble(source)
         t_s, sent = content.pop(_STAMP.field).tolist()

@@ -1,4 +1,4 @@
-"""The whole federation as threads of this process, over a HELICS core without sockets: to step through in a debugger."""
+"""The whole federation as threads of this process, over one HELICS core without sockets: for debuggers."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
+from voltier.agents.operator import Operator
 from voltier.federates.helics import FEDERATES_PER_OPERATOR, Broker, BusLostError, Connection, shared_core
 from voltier.federates.helics_bus import HelicsBus, RecorderBus
 from voltier.federates.node import GuardedSink, run_operator, run_recorder
@@ -21,7 +23,8 @@ _LOOK_S = 0.1
 def run_threads(case: Case, run_dir: Path, progress: Callable[[Mapping[str, Beat]], None]) -> None:
     """Run broker, operators and recorder as threads until all are done.
 
-    progress : called some ten times a second with the state of all. The first error of an operator passes through.
+    progress : called some ten times a second with the state of all. The first error of an operator passes
+    through.
     """
     names = case.operator_names()
     wiring, clock = Wiring(names), case.market_clock()
@@ -52,19 +55,14 @@ def run_threads(case: Case, run_dir: Path, progress: Callable[[Mapping[str, Beat
         thread.start()
         return thread
 
-    threads = [
-        start(
-            op.name,
-            lambda pulse, op=op: run_operator(op, clock, HelicsBus(op.name, wiring, connection), pulse),
-        )
-        for op in operators
-    ]
-    threads.append(
-        start(
-            RECORDER,
-            lambda pulse: run_recorder(sink, clock, RecorderBus(wiring, connection), pulse),
-        )
-    )
+    def act(operator: Operator, pulse: Pulse) -> None:
+        run_operator(operator, clock, HelicsBus(operator.name, wiring, connection), pulse)
+
+    def record(pulse: Pulse) -> None:
+        run_recorder(sink, clock, RecorderBus(wiring, connection), pulse)
+
+    threads = [start(operator.name, partial(act, operator)) for operator in operators]
+    threads.append(start(RECORDER, record))
     try:
         while any(thread.is_alive() for thread in threads) and not errors:
             time.sleep(_LOOK_S)

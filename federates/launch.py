@@ -40,8 +40,8 @@ _ONE_THREAD = dict.fromkeys(
 class Launch:
     """What to start. config : file from which every federate builds its Case by builder ("module:function").
 
-    timeout_s : wall time after which a silent federation is given up [s].
-    commands : programs to run in place of our own, by operator name; "{broker}" and "{key}" in them are filled in.
+    timeout_s : wall time after which a silent federation is given up [s]. commands : programs to run in place
+    of our own, by operator name; "{broker}" and "{key}" in them are filled in.
     """
 
     config: Path
@@ -53,10 +53,12 @@ class Launch:
 
 
 def run_federation(launch: Launch, case: Case, progress: Callable[[Mapping[str, Beat]], None]) -> None:
-    """Run broker, operators and recorder as processes until all are done; leaves no process and no port behind.
+    """Run broker, operators and recorder as processes until all are done; leaves no process and no port
+    behind.
 
-    progress : called some ten times a second with the state of all. Raises FederationError naming the federate that
-    died, failed or kept silent, with the end of its log, and ClearingAborted if an operator gave up a clearing.
+    progress : called some ten times a second with the state of all. Raises FederationError naming the
+    federate that died, failed or kept silent, with the end of its log, and ClearingAborted if an operator
+    gave up a clearing.
     """
     names = case.operator_names()
     wiring = Wiring(names)

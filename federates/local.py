@@ -18,8 +18,9 @@ def run_local(
 ) -> None:
     """Run all operators to the end of the clock.
 
-    sink : takes every table row, in time order. progress : called with the simulated second [s] up to which all is
-    done, once a minute. Errors of the operators pass through; FederationError for mail that has no route.
+    sink : takes every table row, in time order. progress : called with the simulated second [s] up to which
+    all is done, once a minute. Errors of the operators pass through; FederationError for mail that has no
+    route.
     """
     by_name = {operator.name: operator for operator in operators}
     wiring = Wiring(list(by_name))

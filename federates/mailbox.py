@@ -1,9 +1,10 @@
-"""Sorting mail: what one decision may send, and what the next one of its receiver sees. The same in both loops."""
+"""Sorting mail: what a decision may send, and what its receiver's next one sees. The same in both loops."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -29,7 +30,7 @@ class Inbox:
             self._messages.append((mail.sender, sent, mail))
 
     def take(self) -> list[Mail]:
-        """Return and forget all mail: by sender, sent time and type; messages of one type as they were posted."""
+        """Return and forget all mail: by sender, sent time and type, then as it was posted."""
         entries = self._messages + [(mail.sender, sent, mail) for sent, mail in self._states.values()]
         self._messages, self._states = [], {}
         entries.sort(key=lambda entry: (entry[0], entry[1], type(entry[2].body).__name__))
@@ -41,8 +42,8 @@ def split_post(
 ) -> tuple[list[Mail], dict[type[Message], Message]]:
     """Part an operator's mail into messages and published states.
 
-    Raises FederationError for mail in another's name, without a route, or for a state that its readers would not
-    all see alike: it must be the same object, posted once to each of them.
+    Raises FederationError for mail in another's name, without a route, or for a state that its readers would
+    not all see alike: it must be the same object, posted once to each of them.
     """
     messages: list[Mail] = []
     states: dict[type[Message], list[Mail]] = {}
@@ -70,7 +71,7 @@ def as_received(body: Message) -> Message:
 
     Raises FederationError for a number that is not finite, which JSON cannot carry.
     """
-    arrays = {
+    arrays: dict[str, Any] = {
         name: np.array(getattr(body, name), dtype=dtype, ndmin=1) for name, dtype in _array_fields(type(body))
     }
     check_finite(body)
@@ -99,13 +100,13 @@ def rows_as_received(rows: Rows) -> Rows:
     )
 
 
-@lru_cache
+@cache
 def _array_fields(kind: type[Message]) -> tuple[tuple[str, type], ...]:
     dtypes = ((Array, np.float64), (Index, np.int64))
     fields = msgspec.structs.fields(kind)
     return tuple((field.name, dtype) for field in fields for array, dtype in dtypes if field.type == array)
 
 
-@lru_cache
+@cache
 def _number_fields(kind: type[Message]) -> tuple[str, ...]:
     return tuple(field.name for field in msgspec.structs.fields(kind) if field.type in (float, Array))

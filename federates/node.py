@@ -1,4 +1,4 @@
-"""One federate's life: receive, decide, send, wait for the next instant. It knows buses and operators, not HELICS."""
+"""One federate's life: wait, receive, decide, send. It knows buses and operators, not HELICS."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def run_operator(operator: Operator, clock: MarketClock, bus: Bus, pulse: Pulse)
 
 
 def run_recorder(sink: Sink, clock: MarketClock, bus: RowBus, pulse: Pulse) -> None:
-    """Write all rows of a run minute by minute; the last minute takes in what comes at the very end of the clock."""
+    """Write all rows minute by minute; a last minute takes in what comes at the very end of the clock."""
     pulse.turn("joining")
     bus.join()
     for now_s in range(0, clock.end_s + 2 * MINUTE_S, MINUTE_S):

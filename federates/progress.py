@@ -27,7 +27,7 @@ _BAR_CELLS = 20
 
 
 class Watch(Protocol):
-    """Follows a run. now_s : simulated second up to which all is done; states : federate → what it is doing."""
+    """Follows a run. now_s : simulated second that all have reached; states : federate → what it is doing."""
 
     def __call__(self, now_s: int, states: Mapping[str, str]) -> None:
         """Take note of the state of the run."""

@@ -23,8 +23,8 @@ Kind = Literal["", "input", "operator", "clearing", "wiring", "bus"]
 class Beat(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One sign of life. t_s : simulated second of the instant that it works on or waits for [s].
 
-    instants : decisions so far. state_s : wall time in this state [s]. kind, text : why it failed.
-    address : of the broker. decide_s : wall time spent in decisions [s]; peak_mb : most memory used so far [MB].
+    instants : decisions so far. state_s : wall time in this state [s]. kind, text : why it failed. address :
+    of the broker. decide_s : wall time spent in decisions [s]; peak_mb : most memory used so far [MB].
     """
 
     name: str
@@ -65,7 +65,7 @@ def write_beats(descriptor: int) -> Callable[[Beat], None]:
 
 
 class Pulse:
-    """Keeps a federate's state and tells it on every turn of its life and, from a thread, a few times a second."""
+    """Keeps a federate's state and tells it at every turn of its life and, from a thread, all the time."""
 
     def __init__(self, name: str, tell: Callable[[Beat], None]) -> None:
         self._name, self._tell = name, tell

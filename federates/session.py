@@ -30,10 +30,11 @@ def run_scenario(
     watch: Watch = unwatched,
     command: Sequence[str] | None = None,
 ) -> Path:
-    """Run a scenario into a new directory; return the directory, with tables, kpis.json and report.html in it.
+    """Run a scenario into a new directory; return the directory, with tables, kpis.json and report.html in
+    it.
 
-    However the run ends, its tables are readable as far as they were committed and the manifest says how it ended.
-    Raises InputError, FederationError, ClearingAborted, or what an operator raised.
+    However the run ends, its tables are readable as far as they were committed and the manifest says how it
+    ended. Raises InputError, FederationError, ClearingAborted, or what an operator raised.
     """
     if transport not in TRANSPORTS:
         remedy = f"take one of {', '.join(TRANSPORTS)}"
@@ -42,23 +43,37 @@ def run_scenario(
     try:
         performance = _Meter(scenario, run, transport, watch).run()
     except KeyboardInterrupt:
-        _close(run, scenario)
+        join_tables(run)
         run.finish("interrupted")
         raise
     except BaseException as error:
-        _close(run, scenario)
+        join_tables(run)
         run.finish("aborted" if isinstance(error, ClearingAborted) else "failed", str(error))
         raise
-    _close(run, scenario)
+    join_tables(run)
     run.finish("done")
     write_kpis(run.path, performance)
     write_report(run.path)
     return run.path
 
 
-def _close(run: RunDirectory, scenario: Scenario) -> None:
+def conclude(path: Path) -> Path:
+    """Make of a run that ended without its launcher what run_scenario would have made of it; return the report.
+
+    For runs whose federates were started by containers or a scheduler, and for reports of broken-off runs.
+    """
+    run = RunDirectory(path)
+    join_tables(run)
+    if run.manifest()["status"] == "running":
+        run.finish("done")
+    if not (path / "kpis.json").is_file():
+        write_kpis(path)
+    return write_report(path)
+
+
+def join_tables(run: RunDirectory) -> None:
     """Join the committed parts of the tables; the recorder may not have lived to do it."""
-    TableWriter(run.path, table_layouts(scenario)).finalise()
+    TableWriter(run.path, table_layouts(run.scenario())).finalise()
 
 
 class _Meter:

@@ -46,8 +46,9 @@ def show_result(to: Console, run_dir: Path) -> None:
 
 def show_scenarios(to: Console, titles: Mapping[str, str]) -> None:
     """Print the names and titles of the library."""
-    table = Table("scenario", "", box=None, pad_edge=False, header_style="bold")
+    width = max(map(len, titles), default=0)
     for name, title in titles.items():
-        table.add_row(name, title)
-    to.print(table)
-    to.print("\n`voltier run NAME` runs one; a file with `extends: NAME` changes what you like.")
+        to.print(f"[bold]{name:{width}}[/bold]  {title}", soft_wrap=True)
+    to.print(
+        "\n`voltier run NAME` runs one; a file with `extends: NAME` changes what you like.", soft_wrap=True
+    )

@@ -28,7 +28,7 @@ _KIND_RANK = {"clearing": 1, "operator": 1, "input": 1, "wiring": 1, "": 2, "bus
 
 @dataclass(slots=True)
 class Child:
-    """A process under watch. beat : its last sign of life; changed : when that last said something new [s]."""
+    """A process under watch. beat : its last sign of life; changed : when that last brought news [s]."""
 
     name: str
     process: subprocess.Popen[bytes]
@@ -54,7 +54,8 @@ class Supervisor:
         self.children: dict[str, Child] = {}
         self._selector = selectors.DefaultSelector()
         self._rest: dict[str, bytes] = {}
-        # The children read standard input from this pipe: it ends when this process does, however that happens.
+        # The children read standard input from this pipe: it ends when this process does, however that
+        # happens.
         self._lifeline_end, self._lifeline = os.pipe()
 
     def __enter__(self) -> Supervisor:
@@ -107,7 +108,7 @@ class Supervisor:
             self.listen(0.05)
 
     def check(self) -> None:
-        """Raise FederationError, or ClearingAborted, if a process has died or failed; the text says all about it."""
+        """Raise FederationError, or ClearingAborted, if a process has died or failed; the text says how."""
         if self._suspects():
             until = time.monotonic() + _EXPLAIN_S
             while (left := until - time.monotonic()) > 0:

@@ -1,7 +1,9 @@
-"""Who may write to whom, on which carrier and in which unit: the one table that both loops and the HELICS topics follow.
+"""Who may write to whom, on which carrier and in which unit: the one table that both loops and the HELICS
+topics follow.
 
-Mail travels on one of two carriers. On an *endpoint* every message arrives. On a *publication* a message is a set of
-HELICS values `SENDER/TYPE/field`, each with its unit: a state, of which the receiver sees the newest only.
+Mail travels on one of two carriers. On an *endpoint* every message arrives. On a *publication* a message is a
+set of HELICS values `SENDER/TYPE/field`, each with its unit: a state, of which the receiver sees the newest
+only.
 """
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """One field of a message type as a HELICS value. unit : as HELICS spells it; dtype : of the receiver's array."""
+    """A field of a message as a HELICS value. unit : as HELICS spells it; dtype : of the reader's array."""
 
     field: str
     shape: Literal["scalar", "vector"]
@@ -83,9 +85,9 @@ ROUTES = (
 # Published for observers, who need no place in the market: the parts for all receivers, one after the other.
 OBSERVED: dict[type[Message], tuple[str, ...]] = {PrimarySchedule: ("smo", "dlmp_p_usd_per_kwh")}
 
-# Operators of one offset whose mail touches act apart on the wire, receivers first: HELICS leaves it open whether
-# a value sent at an instant is seen at the same instant, and here it must not be.
-# The recorder reads half a minute before its minute, when nobody acts.
+# Operators of one offset whose mail touches act apart on the wire, receivers first: HELICS leaves it open
+# whether a value sent at an instant is seen at the same instant, and here it must not be. The recorder reads
+# half a minute before its minute, when nobody acts.
 _WIRE_DELAY_S = {"resilience": 0.25, "wholesale": 0.5, RECORDER: -30.0}
 
 _UNIT_OF_SUFFIX = {
@@ -122,12 +124,12 @@ def values_of(body: type[Message]) -> tuple[Value, ...]:
 
 
 def unit_of(field: str) -> str:
-    """Return the unit that a field name ends with, as HELICS spells it; "" for counts, positions and ratios."""
+    """Return the unit that a field's name ends with, as HELICS spells it; "" for counts and ratios."""
     return next((unit for suffix, unit in _UNIT_OF_SUFFIX.items() if field.endswith(suffix)), "")
 
 
 class Wiring:
-    """The routes between the operators of one federation. names : every operator; shards as "smo.0", "smo.1"."""
+    """The routes between the operators of a federation. names : every operator, "smo.0", "smo.1" ...."""
 
     def __init__(self, names: Sequence[str], routes: Sequence[Route] = ROUTES) -> None:
         self.names = tuple(names)

@@ -51,7 +51,7 @@ def attack_kpis(run_dir: Path, scenario: Scenario, blocks: Mapping[str, Block | 
             kpis[f"attack.cost_{state}_usd_per_h"] = cost
     kpis |= _differences(kpis)
     if "mitigated" in windows:
-        kpis |= _who_curtails(blocks, windows["mitigated"])
+        kpis |= _who_curtails(blocks, windows["before"], windows["mitigated"])
     return kpis
 
 
@@ -110,20 +110,21 @@ def _differences(kpis: Kpis) -> Kpis:
     }
 
 
-def _who_curtails(blocks: Mapping[str, Block | None], window: Window) -> Kpis:
+def _who_curtails(blocks: Mapping[str, Block | None], before: Window, window: Window) -> Kpis:
     """Rank correlation of resilience score and curtailment, over operators and agents that had room.
 
-    Curtailment is what the set-point gives above the agent's own plan; the share is of the room to give.
+    Curtailment is what the answer adds to what the set-point gave above the agent's own plan before the attack; the
+    share is of the room to give.
     """
     kpis: Kpis = {}
     for name, level in (("primary", "smo"), ("secondary", "sma")):
         block = blocks[name]
         assert block is not None
         here = (block.t_s >= window[0]) & (block.t_s < window[1])
-        score, given, room = (
-            values[here].mean(axis=0)
-            for values in (block["rs"], block["p_kw"] - block["p0_kw"], block["p_max_kw"] - block["p0_kw"])
-        )
+        earlier = (block.t_s >= before[0]) & (block.t_s < before[1])
+        above = block["p_kw"] - block["p0_kw"]
+        score, room = block["rs"][here].mean(axis=0), (block["p_max_kw"] - block["p0_kw"])[here].mean(axis=0)
+        given = above[here].mean(axis=0) - above[earlier].mean(axis=0)
         # Below a watt of room there is nothing to rank.
         able = room > 1e-3
         kpis[f"attack.curtailment_{level}_max_kw"] = float(given.max()) if len(given) else None

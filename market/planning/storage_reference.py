@@ -7,13 +7,16 @@ import numpy as np
 
 from voltier.grid.errors import NotConvergedError
 from voltier.market.planning.storage import (
-    REGULARISATION_USD_PER_KW2H,
     SIMULTANEOUS_KW2,
     Array,
     StoragePlan,
     StorageProblem,
     check_problem,
 )
+from voltier.market.planning.storage_kernel import REGULARISATION_USD_PER_KW2H
+
+# at dollar size the solver mistakes differences of 1e-5 $/kWh for none and stops early
+SOLVER_UNITS_PER_USD = 1e4
 
 
 def plan_storage_reference(problem: StorageProblem) -> StoragePlan:
@@ -37,7 +40,7 @@ def plan_storage_reference(problem: StorageProblem) -> StoragePlan:
         iterations=iterations,
         converged=np.ones(shape[0], np.bool_),
         gap=np.full(shape[0], np.nan),
-        simultaneous=np.asarray((c_kw * g_kw > SIMULTANEOUS_KW2).any(axis=1)),
+        simultaneous=np.any(c_kw * g_kw > SIMULTANEOUS_KW2, axis=1),
     )
 
 
@@ -64,8 +67,8 @@ def _plan_row(problem: StorageProblem, i: int) -> tuple[Array, Array, Array, flo
         cost += problem.penalty[i] * cp.sum(cp.pos(x[high] - problem.x_max[i][high]))
     if low.any():
         cost += problem.penalty[i] * cp.sum(cp.pos(problem.x_min[i][low] - x[low]))
-    programme = cp.Problem(cp.Minimize(cost), limits)
+    programme = cp.Problem(cp.Minimize(SOLVER_UNITS_PER_USD * cost), limits)
     programme.solve(cp.CLARABEL, tol_gap_abs=1e-10, tol_gap_rel=1e-10, tol_feas=1e-10)
     if programme.status != cp.OPTIMAL:
         raise NotConvergedError(f"storage row {i}: the solver ended as {programme.status}")
-    return c.value, g.value, x.value, float(programme.value), programme.solver_stats.num_iters
+    return c.value, g.value, x.value, float(cost.value), programme.solver_stats.num_iters

@@ -1,6 +1,6 @@
 """Re-weighting of the primary market's cost coefficients when the feeder's import leaves its schedule.
 
-With Δ the import beyond what was meant [p.u.], RS the resilience scores and δ a coefficient over its mean,
+With Δ the import beyond what was meant [p.u.], RS the resilience scores and δ a cost over its mean,
 
     Z_i(δ) = 1 + RS_i·Δ·δ_i / (μ·ΣRS),   γ = 1/Z,   α' = γ_α α,   β' = γ_β β,   ξ' = ξ / mean(γ)
 
@@ -11,7 +11,7 @@ turns negative or vanishes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,8 +39,8 @@ class Coefficients:
     xi: float
     gamma_alpha: Array
     gamma_beta: Array
-    generates: Mask | None = None
-    bends: Mask | None = None
+    gen_room_kw: Array
+    load_room_kw: Array
 
 
 def unweighted(bids: PrimaryBids, prices: PrimaryPrices) -> Coefficients:
@@ -52,51 +52,42 @@ def unweighted(bids: PrimaryBids, prices: PrimaryPrices) -> Coefficients:
         xi=prices.loss_usd_per_kwh,
         gamma_alpha=one,
         gamma_beta=one,
-        generates=bids.gen_max_kw > 0.0,
-        bends=bids.p_max_kw > bids.p_min_kw,
+        gen_room_kw=bids.gen_max_kw,
+        load_room_kw=bids.p_max_kw - bids.p_min_kw,
     )
 
 
-def reweight(
-    alpha: Array,
-    beta_p: Array,
-    xi: float,
-    rs: Array,
-    delta_kw: float,
-    mu: float,
-    s_base_kva: float,
-    *,
-    generates: Mask | None = None,
-    bends: Mask | None = None,
-) -> Coefficients:
+def reweight(base: Coefficients, rs: Array, delta_kw: float, mu: float, s_base_kva: float) -> Coefficients:
     """Return the coefficients that make resilient operators cheaper to call on when import rises.
 
-    alpha, beta_p : (n,) as bid; xi : loss price; rs : (n,) resilience scores, 0 to 1; delta_kw : import
-    beyond the schedule (positive: more import, γ < 1); mu > 0 : the smaller, the stronger. No scores, no
-    effect.
+    base : coefficients as bid; rs : (n,) resilience scores, 0 to 1; delta_kw : import beyond the schedule (positive:
+    more import, γ < 1); mu > 0 : the smaller, the stronger. No scores, no effect.
     """
     total = float(rs.sum())
     pull = rs * (delta_kw / s_base_kva) / (mu * total) if total > 0.0 else np.zeros_like(rs)
-    gamma_alpha, alpha_counts = _weights(alpha, generates, pull)
-    gamma_beta, beta_counts = _weights(beta_p, bends, pull)
+    gamma_alpha, alpha_counts = _weights(base.alpha, base.gen_room_kw, pull)
+    gamma_beta, beta_counts = _weights(base.beta_p, base.load_room_kw, pull)
     counted = np.concatenate([gamma_alpha[alpha_counts], gamma_beta[beta_counts]])
     mean = float(counted.mean()) if counted.size else 1.0
-    return Coefficients(
-        alpha=gamma_alpha * alpha,
-        beta_p=gamma_beta * beta_p,
-        xi=xi / mean,
+    return replace(
+        base,
+        alpha=gamma_alpha * base.alpha,
+        beta_p=gamma_beta * base.beta_p,
+        xi=base.xi / mean,
         gamma_alpha=gamma_alpha,
         gamma_beta=gamma_beta,
-        generates=generates,
-        bends=bends,
     )
 
 
-def _weights(coefficient: Array, present: Mask | None, pull: Array) -> tuple[Array, Mask]:
+def full_use_cost(coefficient: Array, room_kw: Array) -> tuple[Array, Mask]:
+    """Return the marginal cost of using all the room over its mean, and who has room and so counts; 0 elsewhere."""
+    cost = coefficient * room_kw
+    counts = cost > 0.0
+    mean = float(cost[counts].mean()) if counts.any() else 1.0
+    return cost / mean, counts
+
+
+def _weights(coefficient: Array, room_kw: Array, pull: Array) -> tuple[Array, Mask]:
     """Return γ = 1/Z of one coefficient and the mask of operators that count; γ = 1 elsewhere."""
-    counts = np.ones(coefficient.shape, dtype=bool) if present is None else present
-    mean = float(coefficient[counts].mean()) if counts.any() else 0.0
-    if mean <= 0.0:
-        return np.ones_like(coefficient), counts
-    z = np.where(counts, 1.0 + pull * coefficient / mean, 1.0)
-    return 1.0 / np.clip(z, Z_MIN, Z_MAX), counts
+    cost, counts = full_use_cost(coefficient, room_kw)
+    return 1.0 / np.clip(np.where(counts, 1.0 + pull * cost, 1.0), Z_MIN, Z_MAX), counts

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voltier.market.primary.problem import PrimaryClearing
-from voltier.market.resilience.coefficients import Z_MAX, Coefficients, reweight
+from voltier.market.resilience.coefficients import Z_MAX, Coefficients, full_use_cost, reweight
 
 Array = NDArray[np.float64]
 
@@ -54,10 +54,7 @@ def restore_import(
     """
 
     def weigh(mu: float) -> Coefficients:
-        return reweight(
-            base.alpha, base.beta_p, base.xi, rs, delta_kw, mu, s_base_kva,
-            generates=base.generates, bends=base.bends,
-        )  # fmt: skip
+        return reweight(base, rs, delta_kw, mu, s_base_kva)
 
     def excess_kw(clearing: PrimaryClearing) -> float:
         return float(np.sign(delta_kw)) * (clearing.p_import_kw - target_import_kw)
@@ -110,11 +107,9 @@ def _bisect(
 def _strongest(base: Coefficients, rs: Array, delta_kw: float, s_base_kva: float) -> float:
     """Return the μ at which every operator with a score is at the limit of its weight; inf for none."""
     smallest = np.inf
-    scored = rs > 0.0
-    for coefficient, present in ((base.alpha, base.generates), (base.beta_p, base.bends)):
-        counts = np.ones(coefficient.shape, dtype=bool) if present is None else present
-        use = counts & scored & (coefficient > 0.0)
+    for coefficient, room_kw in ((base.alpha, base.gen_room_kw), (base.beta_p, base.load_room_kw)):
+        cost, counts = full_use_cost(coefficient, room_kw)
+        use = counts & (rs > 0.0)
         if use.any():
-            share = rs[use] * coefficient[use] / (coefficient[counts].mean() * rs.sum())
-            smallest = min(smallest, float(share.min()))
+            smallest = min(smallest, float((rs[use] * cost[use]).min() / rs.sum()))
     return abs(delta_kw) / s_base_kva * smallest / Z_MAX if np.isfinite(smallest) else np.inf

@@ -56,7 +56,7 @@ def section(run: Run) -> Section:
     for trace in (*_import_traces(run, thin), *supply):
         figure.add_trace(trace, 1, 1)
     if "loss_kw" in substation:
-        losses = Panel(t_s, ("feeder",), {"loss": substation.sum("loss_kw")[:, None]}).thin(step_s)
+        losses = Panel(t_s, ("feeder",), {"loss": substation["loss_kw"].sum(axis=1)[:, None]}).thin(step_s)
         figure.add_trace(
             line("losses", losses.t_s, losses["loss"][:, 0], COLOR["losses"], hover="%{y:,.1f} kW"), 2, 1
         )

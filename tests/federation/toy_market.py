@@ -1,4 +1,5 @@
-"""A market of simple arithmetic on the real clock and routes: every operator mixes all mail it gets into what it sends.
+"""A market of simple arithmetic on the real clock and routes: every operator mixes all mail it gets into what
+it sends.
 
 A federation builds it by builder="toy_market:case" from a JSON file of ToySettings.
 """
@@ -40,7 +41,8 @@ SMA_PER_SMO = 3
 
 @dataclass(frozen=True, slots=True)
 class ToySettings:
-    """trouble : name of an operator that makes trouble at trouble_s: "raise", "abort", "hang", "kill" or "exit".
+    """trouble : name of an operator that makes trouble at trouble_s: "raise", "abort", "hang", "kill" or
+    "exit".
 
     pause_s : wall time that the grid takes for each minute, so that a test can interfere.
     """

@@ -1,4 +1,4 @@
-"""Storage planning: hand-computed plans, an independent solver, feasibility, edge cases and row independence."""
+"""Storage planning: hand-computed plans, an independent solver, edge cases and row independence."""
 
 from dataclasses import fields, replace
 
@@ -9,7 +9,6 @@ from voltier.grid.errors import InputError
 from voltier.market.planning.storage import StorageProblem, plan_storage
 from voltier.market.planning.storage_reference import plan_storage_reference
 
-PER_ROW = ("x0", "theta", "gain_g", "w_self", "penalty")
 # eps (c^2 + g^2) moves a marginal cost by 2e-5 $/kWh per kW; hand-computed plans ignore it
 EPS_USD = 1e-2
 
@@ -120,8 +119,8 @@ def test_plans_agree_with_an_independent_solver(seed, n, steps):
     ours, twin = plan_storage(problem), plan_storage_reference(problem)
     assert ours.converged.all()
     size = np.maximum(1, np.abs(twin.objective_usd))
-    # the promised accuracy; both solvers stop near 1e-10
-    assert (np.abs(ours.objective_usd - twin.objective_usd) / size).max() < 1e-6
+    # both solvers stop near 1e-10 of the size; the promised accuracy is 1e-6
+    assert (np.abs(ours.objective_usd - twin.objective_usd) / size).max() < 1e-7
     # eps makes powers unique, but a gap of 1e-9 $ of the twin still leaves about this much room
     np.testing.assert_allclose(ours.p_kw, twin.p_kw, atol=1e-3)
     np.testing.assert_array_equal(ours.simultaneous, twin.simultaneous)
@@ -132,8 +131,8 @@ def test_every_plan_converges_inside_its_boxes_and_obeys_its_law(n, steps):
     problem = draw(7, n, steps)
     plan = plan_storage(problem)
     assert plan.converged.all()
-    # 1e-11 per dollar is the stopping rule
-    assert (plan.gap <= 1e-11 * (1 + np.abs(plan.objective_usd)) * 1.01).all()
+    # 1e-10 per dollar is the stopping rule
+    assert (plan.gap <= 1e-10 * (1 + np.abs(plan.objective_usd)) * 1.01).all()
     for power, most in ((plan.c_kw, problem.c_max_kw), (plan.g_kw, problem.g_max_kw)):
         assert (power >= 0).all()
         assert (power <= most + 1e-12).all()  # rounding of a sum of steps
@@ -175,9 +174,9 @@ def test_reported_objective_is_the_stated_cost():
 
 def test_a_battery_buys_low_and_sells_high():
     plan = plan_storage(device(price_usd_per_kwh=[[0.1, 0.3]], x0=2.0, c_max_kw=4.0))
-    # full arbitrage: 4 kWh in at 0.1, then 5 of the 6 kWh out at 0.3; eps is far below the margins
-    np.testing.assert_allclose(plan.p_kw, [[-4, 5]], atol=1e-6)
-    np.testing.assert_allclose(plan.x, [[6, 1]], atol=1e-6)
+    # 5 kWh can be sold at 0.3, so 3 are bought at 0.1: a fourth would be left over
+    np.testing.assert_allclose(plan.p_kw, [[-3, 5]], atol=1e-6)
+    np.testing.assert_allclose(plan.x, [[5, 0]], atol=1e-6)
     assert not plan.simultaneous[0]
 
 

@@ -41,17 +41,14 @@ class Feeder123:
 
     def at(self, mu: float, delta_kw: float, scores: np.ndarray | None = None) -> Coefficients:
         rs, base = self.scores if scores is None else scores, self.base
-        return reweight(
-            base.alpha,
-            base.beta_p,
-            base.xi,
-            rs,
-            delta_kw,
-            mu,
-            BASE_KVA,
-            generates=base.generates,
-            bends=base.bends,
-        )
+        return reweight(base, rs, delta_kw, mu, BASE_KVA)
+
+
+def coefficients(alpha, beta_p, xi=0.1, gen_room_kw=None, load_room_kw=None) -> Coefficients:
+    """Coefficients as bid, with a kilowatt of room each unless given."""
+    one = np.ones(len(alpha))
+    rooms = (one if room is None else np.asarray(room) for room in (gen_room_kw, load_room_kw))
+    return Coefficients(np.asarray(alpha), np.asarray(beta_p), xi, one, one, *rooms)
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +57,9 @@ def feeder() -> Feeder123:
 
 
 def test_weights_by_hand() -> None:
-    weights = reweight(
-        np.array([1.0, 3.0]), np.array([4.0, 4.0]), 0.2, np.array([1.0, 0.5]), 300.0, 0.1, BASE_KVA
-    )  # Δ = 0.3 p.u., ΣRS = 1.5: pull = (2, 1); α/mean = (0.5, 1.5), β/mean = (1, 1)
+    base = coefficients([1.0, 3.0], [4.0, 4.0], xi=0.2)
+    weights = reweight(base, np.array([1.0, 0.5]), 300.0, 0.1, BASE_KVA)
+    # Δ = 0.3 p.u., ΣRS = 1.5: pull = (2, 1); α/mean = (0.5, 1.5), β/mean = (1, 1)
     np.testing.assert_allclose(weights.gamma_alpha, [1 / 2.0, 1 / 2.5])
     np.testing.assert_allclose(weights.gamma_beta, [1 / 3.0, 1 / 2.0])
     np.testing.assert_allclose(weights.alpha, [0.5, 1.2])
@@ -70,29 +67,39 @@ def test_weights_by_hand() -> None:
 
 
 def test_absent_generators_stay_out_of_the_means() -> None:
-    generates = np.array([True, True, False])
-    scores = np.array([1.0, 1.0, 1.0])
-    common = {"rs": scores, "delta_kw": 100.0, "mu": 0.05, "s_base_kva": BASE_KVA, "generates": generates}
-    one = reweight(np.array([1.0, 2.0, 1e6]), np.ones(3), 0.1, **common)
-    other = reweight(np.array([1.0, 2.0, 0.0]), np.ones(3), 0.1, **common)
+    room = [1.0, 1.0, 0.0]
+    one, other = (
+        reweight(
+            coefficients([1.0, 2.0, last], np.ones(3), gen_room_kw=room), np.ones(3), 100.0, 0.05, BASE_KVA
+        )
+        for last in (1e6, 0.0)
+    )
     np.testing.assert_array_equal(one.gamma_alpha, other.gamma_alpha)
     assert one.gamma_alpha[2] == 1.0
     assert one.xi == other.xi
 
 
-def test_weights_do_not_depend_on_units_of_the_coefficients() -> None:
+def test_weights_depend_neither_on_units_nor_on_size() -> None:
     rng = np.random.default_rng(1)
-    alpha, beta, rs = rng.uniform(0.1, 1, 9), rng.uniform(0.1, 1, 9), rng.uniform(0, 1, 9)
-    one = reweight(alpha, beta, 0.1, rs, 200.0, 0.05, BASE_KVA)
-    cents = reweight(100 * alpha, 100 * beta, 10.0, rs, 200.0, 0.05, BASE_KVA)
+    alpha, beta, rs, size = (
+        rng.uniform(0.1, 1, 9),
+        rng.uniform(0.1, 1, 9),
+        rng.uniform(0, 1, 9),
+        rng.uniform(1, 50, 9),
+    )
+    one = reweight(coefficients(alpha, beta), rs, 200.0, 0.05, BASE_KVA)
+    cents = reweight(coefficients(100 * alpha, 100 * beta), rs, 200.0, 0.05, BASE_KVA)
+    # The same marginal cost at full use, spread over more room: a larger operator of the same kind.
+    larger = reweight(coefficients(alpha, beta / size, load_room_kw=size), rs, 200.0, 0.05, BASE_KVA)
     np.testing.assert_allclose(one.gamma_beta, cents.gamma_beta)
+    np.testing.assert_allclose(one.gamma_beta, larger.gamma_beta)
 
 
 def test_more_import_lowers_costs_and_raises_the_loss_price() -> None:
     rng = np.random.default_rng(2)
-    alpha, beta, rs = rng.uniform(0.1, 1, 9), rng.uniform(0.1, 1, 9), rng.uniform(0.1, 1, 9)
-    more = reweight(alpha, beta, 0.1, rs, 200.0, 0.1, BASE_KVA)
-    less = reweight(alpha, beta, 0.1, rs, -200.0, 1.0, BASE_KVA)
+    base, rs = coefficients(rng.uniform(0.1, 1, 9), rng.uniform(0.1, 1, 9)), rng.uniform(0.1, 1, 9)
+    more = reweight(base, rs, 200.0, 0.1, BASE_KVA)
+    less = reweight(base, rs, -200.0, 1.0, BASE_KVA)
     assert np.all(more.gamma_alpha < 1.0)
     assert np.all(more.gamma_beta < 1.0)
     assert more.xi > 0.1
@@ -101,14 +108,14 @@ def test_more_import_lowers_costs_and_raises_the_loss_price() -> None:
 
 
 def test_weights_stay_within_their_limits() -> None:
-    one, rs = np.ones(4), np.array([0.1, 0.4, 0.7, 1.0])
-    strong, weak = (reweight(one, one, 0.1, rs, delta, 1e-9, BASE_KVA) for delta in (500.0, -500.0))
+    base, rs = coefficients(np.ones(4), np.ones(4)), np.array([0.1, 0.4, 0.7, 1.0])
+    strong, weak = (reweight(base, rs, delta, 1e-9, BASE_KVA) for delta in (500.0, -500.0))
     np.testing.assert_allclose(strong.gamma_alpha, 1 / 50.0)
     np.testing.assert_allclose(weak.gamma_alpha, 1 / 0.2)
 
 
 def test_no_scores_no_effect() -> None:
-    weights = reweight(np.ones(3), np.ones(3), 0.1, np.zeros(3), 500.0, 0.01, BASE_KVA)
+    weights = reweight(coefficients(np.ones(3), np.ones(3)), np.zeros(3), 500.0, 0.01, BASE_KVA)
     np.testing.assert_array_equal(weights.gamma_alpha, 1.0)
     np.testing.assert_array_equal(weights.gamma_beta, 1.0)
     assert weights.xi == 0.1
@@ -156,7 +163,7 @@ def test_surplus_is_absorbed_too(feeder: Feeder123) -> None:
     result = restore_import(feeder.clear, feeder.base, feeder.scores, -30.0, before + 30.0, BASE_KVA)
     assert result.reached
     assert result.clearing.p_import_kw == pytest.approx(before + 30.0, abs=0.1)
-    assert np.all(result.coefficients.gamma_alpha[feeder.base.generates] > 1.0)
+    assert np.all(result.coefficients.gamma_alpha[feeder.base.gen_room_kw > 0] > 1.0)
 
 
 def test_failed_clearing_ends_the_search(feeder: Feeder123) -> None:

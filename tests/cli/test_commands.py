@@ -1,0 +1,170 @@
+"""The command line as scripts see it: exit codes, messages, files."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from voltier.federates.cli import _guarded
+from voltier.grid.errors import ClearingAborted, FederationError, InputError, NotConvergedError, Problem
+from voltier.scenarios.schema import scenario_names
+
+COMMAND = [sys.executable, "-P", "-m", "voltier.federates.cli"]
+
+
+def voltier(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *arguments], cwd=cwd, capture_output=True, text=True, timeout=120)
+
+
+def test_help_starts_without_the_heavy_libraries() -> None:
+    code = "import sys, voltier.federates.cli; print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    heavy = {
+        "numba",
+        "scipy",
+        "pandas",
+        "pyarrow",
+        "helics",
+        "cvxpy",
+        "clarabel",
+        "mesa",
+        "pydantic",
+        "plotly",
+    }
+    assert heavy & set(modules.stdout.split()) == set()
+
+
+def test_help_names_every_public_command(tmp_path: Path) -> None:
+    done = voltier("--help", cwd=tmp_path)
+    assert done.returncode == 0
+    for name in (
+        "run",
+        "list",
+        "validate",
+        "schema",
+        "federate",
+        "report",
+        "compare",
+        "study",
+        "export",
+        "doctor",
+    ):
+        assert f"\n  {name} " in done.stdout
+
+
+def test_list_names_the_whole_library(tmp_path: Path) -> None:
+    done = voltier("list", cwd=tmp_path)
+    lines = done.stdout.splitlines()
+    for name, title in scenario_names().items():
+        assert any(line.split() == [name, *title.split()] for line in lines)
+
+
+def test_schema_is_json(tmp_path: Path) -> None:
+    schema = json.loads(voltier("schema", cwd=tmp_path).stdout)
+    assert schema["title"] == "voltier scenario"
+    assert "federation" in schema["properties"]
+
+
+def test_validate_says_that_a_library_scenario_is_sound(tmp_path: Path) -> None:
+    done = voltier("validate", "ieee123-day", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "ieee123-day: no problems found\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "no-such-day"], ["no-such-day", "ieee123-day"]),
+        (
+            ["run", "ieee123-day", "--set", "primary.period_s=61"],
+            ["primary.period_s", "61", "multiple of 60"],
+        ),
+        (["run", "ieee123-day", "--set", "primery.period_s=60"], ["primery"]),
+        (["run", "ieee123-day", "--hours", "-1"], ["hours", "-1"]),
+        (
+            ["run", "ieee123-day", "--transport", "pigeon"],
+            ["--transport", "pigeon", "zmq, tcp, inproc, none"],
+        ),
+        (["run", "ieee123-day", "--out", "full"], ["--out", "full", "not empty"]),
+        (["run", "ieee123-day", "--no-such-option"], ["--no-such-option"]),
+        (["run"], ["SCENARIO"]),
+        (["validate", "ieee123-day", "--set", "generators.0.bus=9999"], ["9999", "no such bus"]),
+        (["study", "everything"], ["everything", "designs, attack"]),
+        (["report", "."], ["no run directory"]),
+        (["federate", "pmo"], ["--scenario"]),
+        (
+            ["federate", "pmo", "--scenario", "x.yaml", "--builder", "no.such:thing"],
+            ["--builder", "no.such:thing"],
+        ),
+        (["export", "matlab", "ieee123-day", "out"], ["matlab", "gridlabd or helics"]),
+    ],
+)
+def test_bad_input_is_refused_with_a_remedy_before_anything_starts(
+    arguments: list[str], said: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("do not lose me", encoding="utf-8")
+    done = voltier(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    for text in said:
+        assert text in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in tmp_path.rglob("*")] == ["full", "thesis.txt"]
+
+
+def test_export_says_that_it_is_not_built(tmp_path: Path) -> None:
+    done = voltier("export", "gridlabd", "ieee123-day", "out", cwd=tmp_path)
+    assert done.returncode == 3
+    assert "not built yet" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (InputError([Problem("here", "field", 1, "write 2")]), 2),
+        (FederationError("gone"), 3),
+        (NotConvergedError("round and round"), 3),
+        (ClearingAborted("no feasible point"), 4),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_every_error_has_its_exit_code(
+    error: BaseException, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise error
+
+    assert _guarded(fail) == code
+    assert capsys.readouterr().err.startswith("voltier: ")
+
+
+def test_a_run_prints_key_figures_and_paths_and_a_quiet_one_nothing(tmp_path: Path) -> None:
+    loud = voltier(
+        "run", "ieee123-hour", "--hours", "0.25", "--transport", "none", "--seed", "3", cwd=tmp_path
+    )
+    assert loud.returncode == 0, loud.stderr
+    (run_dir,) = (tmp_path / "runs").iterdir()
+    assert run_dir.name.startswith("ieee123-hour-")
+    assert f"runs/{run_dir.name}/report.html" in loud.stdout
+    assert "Import" in loud.stdout
+    manifest = json.loads((run_dir / "manifest.json").read_text(encoding="utf-8"))
+    assert (manifest["status"], manifest["seed"], manifest["transport"]) == ("done", 3, "none")
+    kpis = json.loads((run_dir / "kpis.json").read_text(encoding="utf-8"))
+    assert kpis["performance.wall_s"] > 0
+    quiet = voltier("run", "ieee123-hour", "--hours", "0.25", "--transport", "none", "--quiet", cwd=tmp_path)
+    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
+    compared = voltier("compare", *(str(path) for path in (tmp_path / "runs").iterdir()), cwd=tmp_path)
+    assert compared.returncode == 0, compared.stderr
+    assert (tmp_path / "compare.html").stat().st_size > 1000
+    (run_dir / "report.html").unlink()
+    assert voltier("report", str(run_dir), cwd=tmp_path).returncode == 0
+    assert (run_dir / "report.html").is_file()
+
+
+def test_the_doctor_finds_this_installation_sound_and_leaves_nothing(tmp_path: Path) -> None:
+    done = voltier("doctor", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "FAIL" not in done.stderr
+    assert list(tmp_path.iterdir()) == []

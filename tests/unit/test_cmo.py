@@ -1,0 +1,217 @@
+"""The consumer operator: bids contain its wish, moves meet the schedule, meters add up, shards agree."""
+
+import numpy as np
+import pytest
+
+from voltier.agents.cmo import ConsumerOperator, ConsumerRules
+from voltier.agents.houses import BASE, HVAC, PV, WATER
+from voltier.agents.iot import IotSpec
+from voltier.agents.messages import Conditions, Forecast, Injections, SmaBids, SmaMeters, SmaSchedule
+from voltier.agents.operator import Mail
+from voltier.agents.population import RELIABLE, UNRELIABLE, FleetSpec, build_population
+from voltier.grid.feeder import read_feeder
+
+FEEDER = read_feeder("ieee123")
+WHOLE = build_population(FleetSpec(), FEEDER, 3)
+PROFILES = 0.2 + np.random.default_rng(0).random((1440, 100))
+SURE = IotSpec(latency_s=0.0, loss=0.0)
+
+
+def operator(population=WHOLE, iot=SURE, flexible=True):
+    rules = ConsumerRules(flexible, 0.13, window_s=300, start_minute=18 * 60, record_period_s=60)
+    return ConsumerOperator(0, population, PROFILES, rules, iot, seed=3)
+
+
+def weather(t_s):
+    conditions = Conditions(t_s=t_s, price_usd_per_kwh=0.05, temp_air_c=12.0, pv_available=0.3)
+    return Mail("wholesale", "cmo.0", conditions)
+
+
+def forecast(t_s):
+    steps = np.arange(24)
+    body = Forecast(
+        t_s=t_s, step_s=3600, price_usd_per_kwh=0.06 + 0.03 * np.sin(steps), temp_air_c=12.0 + steps / 8,
+        pv_available=np.clip(np.sin((steps - 12) / 12 * np.pi), 0, 1),
+    )  # fmt: skip
+    return Mail("wholesale", "cmo.0", body)
+
+
+def schedule(t_s, population, bids, share):
+    """Ask for a share of the box above the wish, of the one below where negative."""
+    side = np.where(share >= 0, bids.p_max_kw - bids.p0_kw, bids.p0_kw - bids.p_min_kw)
+    n = len(bids.p0_kw)
+    body = SmaSchedule(
+        t_s=t_s, sma=population.sma_index, p_kw=bids.p0_kw + share * side, q_kvar=bids.q0_kvar,
+        dp_kw=np.zeros(n), dq_kvar=np.zeros(n), tariff_usd_per_kwh=np.full(n, 0.1),
+        tariff_q_usd_per_kvarh=np.zeros(n),
+    )  # fmt: skip
+    return Mail("smo.0", "cmo.0", body)
+
+
+def only(outbox, kind):
+    (body,) = [mail.body for mail in outbox.mail if isinstance(mail.body, kind)]
+    return body
+
+
+def warm_up(cmo):
+    return only(cmo.decide(-57, [weather(-60), forecast(0)]), SmaBids)
+
+
+def minutes(cmo, population, shares):
+    """Run minutes that ask for the given shares of the box; return bids and outboxes."""
+    bids, outboxes = [warm_up(cmo)], []
+    for k, share in enumerate(shares):
+        outboxes.append(
+            cmo.decide(60 * k + 3, [schedule(60 * k, population, bids[-1], share), weather(60 * k)])
+        )
+        bids.append(only(outboxes[-1], SmaBids))
+    return bids, outboxes
+
+
+def table(outbox, name):
+    (rows,) = [rows for rows in outbox.rows if rows.table == name]
+    return rows.columns
+
+
+def test_before_the_first_minute_it_bids_and_nothing_else():
+    outbox = operator().decide(-57, [weather(-60), forecast(0)])
+    assert [(mail.receiver, type(mail.body)) for mail in outbox.mail] == [("smo.0", SmaBids)]
+    assert outbox.rows == []
+    assert outbox.mail[0].body.t_s == 0
+
+
+def test_boxes_contain_the_wish_and_coefficients_are_positive():
+    bids, _ = minutes(operator(), WHOLE, [0.5, -0.5, 1.0])
+    for bid in bids:
+        assert (bid.p_min_kw <= bid.p0_kw).all()
+        assert (bid.p0_kw <= bid.p_max_kw).all()
+        assert (bid.q_min_kvar <= bid.q0_kvar).all()
+        assert (bid.q0_kvar <= bid.q_max_kvar).all()
+        assert (bid.beta_p_usd_per_kw2h > 0).all()
+        assert (bid.beta_q_usd_per_kvar2h > 0).all()
+    assert (bids[0].p_max_kw - bids[0].p_min_kw).sum() > 100.0  # a fleet of this size has something to offer
+
+
+@pytest.mark.parametrize("share", [0.8, -0.8])
+def test_shares_of_the_game_meet_the_schedule(share):
+    bids, outboxes = minutes(operator(), WHOLE, [share])
+    side = bids[0].p_max_kw - bids[0].p0_kw if share > 0 else bids[0].p0_kw - bids[0].p_min_kw
+    played = np.bincount(WHOLE.house_sma, table(outboxes[0], "consumer")["p_kw"])
+    np.testing.assert_allclose(played, bids[0].p0_kw + share * side, atol=1e-6)  # the promised tracking error
+
+
+def test_injections_meters_and_devices_tell_the_same_power():
+    _, outboxes = minutes(operator(), WHOLE, [0.4, -0.4])
+    for outbox in outboxes:
+        sent, meters, devices = only(outbox, Injections), only(outbox, SmaMeters), table(outbox, "devices")
+        house = sum(devices[f"{name}_kw"] for name in ("base", "hvac", "water_heater", "pv", "battery", "ev"))
+        np.testing.assert_allclose(meters.p_kw, np.bincount(WHOLE.house_sma, house), atol=1e-10)  # rounding
+        at = np.zeros((len(FEEDER.bus), 3))
+        np.add.at(at, (WHOLE.house_bus, WHOLE.house_phase), house)
+        np.testing.assert_allclose(at[sent.bus, sent.phase], sent.p_kw, atol=1e-10)
+        assert np.count_nonzero(at) == len(sent.p_kw)
+        assert FEEDER.has_phase[sent.bus, sent.phase].all()
+        assert sent.q_kvar.sum() == pytest.approx(meters.q_kvar.sum(), abs=1e-9)
+
+
+def test_base_load_and_sun_follow_the_minute_not_the_bid():
+    cmo = operator()
+    bids = warm_up(cmo)
+    bright = Conditions(t_s=0, price_usd_per_kwh=0.05, temp_air_c=12.0, pv_available=0.9)
+    outbox = cmo.decide(3, [schedule(0, WHOLE, bids, 0.0), Mail("wholesale", "cmo.0", bright)])
+    devices = table(outbox, "devices")
+    np.testing.assert_allclose(devices["pv_kw"], 0.9 * WHOLE.house.pv_kva, rtol=1e-15)
+    minute = (18 * 60 - WHOLE.house.profile_shift_min) % 1440
+    shape = PROFILES[minute, WHOLE.house.profile] / PROFILES.mean(axis=0)[WHOLE.house.profile]
+    np.testing.assert_allclose(devices["base_kw"], -shape * WHOLE.house.profile_scale, rtol=1e-12)
+
+
+def test_reliable_agents_deliver_more_of_what_is_asked():
+    cmo = operator()
+    _, outboxes = minutes(cmo, WHOLE, [0.6] * 30)
+    made, asked = np.zeros(len(WHOLE.sma_name)), np.zeros(len(WHOLE.sma_name))
+    for outbox in outboxes:
+        consumer, devices = table(outbox, "consumer"), table(outbox, "devices")
+        # less what base load and sun did against the bid
+        fixed = devices["base_kw"] + devices["pv_kw"]
+        made += np.bincount(
+            WHOLE.house_sma, consumer["p_meter_kw"] - consumer["p0_kw"] - (fixed - _fixed(outbox))
+        )
+        asked += np.bincount(WHOLE.house_sma, consumer["p_kw"] - consumer["p0_kw"])
+    share = made / asked
+    good, bad = share[WHOLE.sma_reliability == RELIABLE], share[WHOLE.sma_reliability == UNRELIABLE]
+    # means of Beta(20, 1) and Beta(1.5, 3) are 0.95 and 0.33; 30 minutes of three houses average well
+    assert good.mean() == pytest.approx(20 / 21, abs=0.03)
+    assert bad.mean() == pytest.approx(1 / 3, abs=0.05)
+
+
+def _fixed(outbox):
+    """What the bid took base load and sun to be: those of the minute before (first: of the warm-up)."""
+    t_s = only(outbox, SmaMeters).t_s
+    base = _base_kw(t_s - 60)
+    return -base + 0.3 * WHOLE.house.pv_kva
+
+
+def _base_kw(t_s):
+    minute = (18 * 60 + t_s // 60 - WHOLE.house.profile_shift_min) % 1440
+    shape = PROFILES[minute, WHOLE.house.profile] / PROFILES.mean(axis=0)[WHOLE.house.profile]
+    return shape * WHOLE.house.profile_scale
+
+
+def test_an_agent_that_hears_nothing_stays_at_its_plan():
+    deaf = operator(iot=IotSpec(latency_s=0.0, loss=1.0))
+    bids = warm_up(deaf)
+    wish = deaf.model.offer.device_kw.copy()
+    deaf.decide(3, [schedule(0, WHOLE, bids, 1.0), weather(0)])
+    moved = np.delete(deaf.model.device_kw - wish, [BASE, PV], axis=0)
+    assert not moved.any()
+
+
+def test_without_flexibility_boxes_are_points_and_nobody_moves():
+    rigid = operator(flexible=False)
+    bids = warm_up(rigid)
+    np.testing.assert_array_equal(bids.p_min_kw, bids.p0_kw)
+    np.testing.assert_array_equal(bids.p_max_kw, bids.p0_kw)
+    np.testing.assert_array_equal(bids.q_min_kvar, bids.q_max_kvar)
+    wish = rigid.model.offer.device_kw.copy()
+    rigid.decide(3, [schedule(0, WHOLE, bids, 0.0), weather(0)])
+    np.testing.assert_array_equal(rigid.model.device_kw[[HVAC, WATER]], wish[[HVAC, WATER]])
+
+
+def test_any_number_of_shards_sends_the_same_to_the_last_bit():
+    shares, iot = [0.7, -0.7, 0.3], IotSpec(0.05, 0.2, (4,))
+    n = 4
+    whole_bids, whole = minutes(operator(iot=iot), WHOLE, shares)
+    parts = [minutes(operator(part, iot), part, shares) for part in (WHOLE.shard(k, n) for k in range(n))]
+    for name in (
+        "p0_kw",
+        "p_min_kw",
+        "p_max_kw",
+        "q0_kvar",
+        "q_max_kvar",
+        "beta_p_usd_per_kw2h",
+        "beta_q_usd_per_kvar2h",
+    ):
+        joined = np.concatenate([getattr(bids[-1], name) for bids, _ in parts])
+        np.testing.assert_array_equal(joined, getattr(whole_bids[-1], name))
+    for name in ("consumer", "devices"):
+        for column, values in table(whole[-1], name).items():
+            np.testing.assert_array_equal(
+                np.concatenate([table(out[-1], name)[column] for _, out in parts]), values
+            )
+    for name in ("p_kw", "q_kvar", "anomaly"):
+        joined = np.concatenate([getattr(only(out[-1], SmaMeters), name) for _, out in parts])
+        np.testing.assert_array_equal(joined, getattr(only(whole[-1], SmaMeters), name))
+
+
+def test_mesa_agents_are_views_on_the_arrays():
+    cmo = operator()
+    minutes(cmo, WHOLE, [0.5])
+    model = cmo.model
+    assert len(model.agents) == len(WHOLE.house_name) + len(WHOLE.sma_name)
+    total = np.bincount(WHOLE.house_sma, model.device_kw.sum(axis=0))
+    for row in (0, 100, len(WHOLE.sma_name) - 1):
+        assert model.markets[row].p_kw == pytest.approx(total[row], rel=1e-12, abs=1e-12)
+        assert model.markets[row].name == WHOLE.sma_name[row]
+    model.state.temp_c[5] = 17.25
+    assert model.houses[5].temp_c == 17.25

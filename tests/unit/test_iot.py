@@ -1,0 +1,56 @@
+"""The device network: what arrives, what is lost, who is suspected."""
+
+import numpy as np
+import pytest
+
+from voltier.agents.iot import IotNetwork, IotSpec
+
+OFFSET = np.array([0, 3, 7, 12, 15])
+
+
+def run(spec, minutes, smo=(0, 1, 2, 3), offset=OFFSET, seed=5):
+    network = IotNetwork(spec, seed, np.array(smo), np.asarray(offset))
+    traffic = [network.minute() for _ in range(minutes)]
+    return np.array([t.delivered for t in traffic]), np.array([t.anomaly for t in traffic])
+
+
+def test_without_loss_everything_arrives_and_nobody_is_suspected():
+    delivered, anomaly = run(IotSpec(0.05, 0.0), 60)
+    assert delivered.all()
+    assert not anomaly.any()
+
+
+def test_all_lost_means_none_delivered():
+    assert not run(IotSpec(0.05, 1.0), 5)[0].any()
+
+
+def test_the_share_lost_is_the_one_asked_for():
+    delivered, _ = run(IotSpec(0.05, 0.2), 400)
+    # 6,000 draws: four standard deviations are 0.021
+    assert 1 - delivered.mean() == pytest.approx(0.2, abs=0.021)
+
+
+def test_what_is_far_too_late_counts_as_not_delivered():
+    delivered, _ = run(IotSpec(60.0, 0.0), 200)
+    # exponential delay of mean 60 s against a deadline of 30 s; 3,000 draws, four standard deviations
+    assert delivered.mean() == pytest.approx(1 - np.exp(-0.5), abs=0.036)
+
+
+def test_a_gateway_carries_the_same_in_any_shard():
+    delivered, anomaly = run(IotSpec(0.05, 0.1, (2,)), 120)
+    part = run(IotSpec(0.05, 0.1, (2,)), 120, smo=(2, 3), offset=[0, 5, 8])
+    np.testing.assert_array_equal(part[0], delivered[:, 7:])
+    np.testing.assert_array_equal(part[1], anomaly[:, 7:])
+
+
+def test_ordinary_losses_raise_no_suspicion():
+    _, anomaly = run(IotSpec(0.05, 0.01), 1440)
+    assert anomaly.max() < 0.5
+
+
+def test_a_gateway_that_forges_traffic_from_the_start_is_suspected():
+    _, anomaly = run(IotSpec(0.05, 0.01, (1,)), 300)
+    suspected, honest = anomaly[60:, 3:7].mean(), np.delete(anomaly[60:], range(3, 7), axis=1).mean()
+    # its normal must not be learned from forged traffic; half as much again is four or more sigmas
+    assert suspected > 0.3
+    assert honest < 0.02
