@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -190,7 +190,8 @@ class ConsumerOperator:
 
     def _bid(self, for_s: int, now_s: int, outbox: Outbox) -> None:
         """Bid for the minute at for_s on what is known now: base load and sun are expected to stay."""
-        bid = self.model.make_bid(for_s, self._moment(now_s))
+        moment = replace(self._moment(now_s), minute_of_day=self._minute_of_day(for_s))
+        bid = self.model.make_bid(for_s, moment)
         bids = SmaBids(
             t_s=for_s,
             sma=self._population.sma_index,
@@ -208,8 +209,11 @@ class ConsumerOperator:
     def _moment(self, t_s: int) -> Moment:
         conditions = self._conditions
         assert conditions is not None
-        minute = (self._rules.start_minute + t_s // MINUTE_S) % 1440
+        minute = self._minute_of_day(t_s)
         return Moment(self._base_kw[minute], conditions.temp_air_c, conditions.pv_available, minute)
+
+    def _minute_of_day(self, t_s: int) -> int:
+        return (self._rules.start_minute + t_s // MINUTE_S) % 1440
 
     # ------------------------------------------------------------------ recording
 

@@ -145,7 +145,7 @@ class Taps(Message, frozen=True, tag=True, kw_only=True, eq=False):
 class Alarm(Message, frozen=True, tag=True, kw_only=True, eq=False):
     """resilience → pmo, every minute while it lasts: an import deviation is confirmed (active), or over.
 
-    target_p_cc_kw : schedule in force before the deviation, to which the import is to return.
+    target_p_cc_kw : mean before the deviation, to which the power at the substation is to return.
     shortfall_kw : scheduled minus measured injection into the bulk grid, positive when the import is too high.
     """
 

@@ -199,11 +199,13 @@ def _car(house: Houses, state: HouseState, outlook: Outlook, rows: Index) -> Sto
     """Charge only (V1G); away between leaving and coming home, when the trip's energy is gone."""
     n, steps = len(rows), len(outlook.hour_of_day)
     capacity = house.ev_kwh[rows]
+    step_min = round(outlook.step_h * 60.0)
     minute = np.round(outlook.hour_of_day * 60.0).astype(np.int64)[None, :]
+    begin = np.round((outlook.hour_of_day - 0.5 * outlook.step_h) * 60.0).astype(np.int64)[None, :]
     away_min, home_min = house.ev_away_min[rows][:, None], house.ev_home_min[rows][:, None]
     home = ev.at_home(minute, away_min, home_min)
-    comes_home = home & ~np.roll(home, 1, axis=1)
-    leaves = home & ~np.roll(home, -1, axis=1)
+    comes_home = (home_min - begin) % ev.DAY_MIN < step_min
+    leaves = home & ~ev.at_home(minute + step_min, away_min, home_min)
     return StorageProblem(
         x0=state.ev_kwh[rows],
         theta=np.ones(n),

@@ -32,6 +32,8 @@ from voltier.market.settlement import PrimaryPeriod, settle_primary
 
 _LEAST_ASKED_SHARE = 0.05
 """Moves smaller than this share of the feeder's power say nothing of how well agents deliver."""
+_TRIM_RATE = 0.5
+"""Share of the import error left by one answer that the next one takes up."""
 _DELIVERY_RATE = 0.2
 """Weight of the newest period in what the operator expects of its agents' delivery."""
 
@@ -63,6 +65,7 @@ class _Period:
     prices: PrimaryPrices
     clearing: PrimaryClearing | None
     expected_import_kw: float
+    mitigated: bool
 
 
 class PrimaryOperator:
@@ -98,6 +101,7 @@ class PrimaryOperator:
         self._import_kwh, self._measured_s = 0.0, 0
         self._gamma: Coefficients | None = None
         self._undelivered = 0.0
+        self._shortfall_kw, self._trim_kw = 0.0, 0.0
         self._recovery_left = 0
         self._ledger = np.zeros((len(smo_bus) + int(has_generator.sum()) + 2, 3))
 
@@ -111,18 +115,22 @@ class PrimaryOperator:
         if t_s < self._clock.end_s:
             clearing, expected_kw = None, np.nan
             if self._rules.design != "no_market":
-                clearing = self._last = self._clear(t_s, bids, outbox)
+                cleared = self._clear(t_s, bids, outbox)
+                clearing = self._last = self._by_policy(t_s, cleared, outbox)
                 self._send(t_s, bids, clearing, outbox)
-                self._record(t_s, bids, clearing, outbox)
+                self._record(t_s, bids, clearing, cleared, outbox)
                 expected_kw = clearing.p_import_kw + self._expected_miss_kw(bids, clearing)
             assert self._conditions is not None
-            self._period = _Period(t_s, bids, self._conditions, self._prices(), clearing, expected_kw)
+            self._period = _Period(
+                t_s, bids, self._conditions, self._prices(), clearing, expected_kw, self._alarmed()
+            )
         return outbox
 
     # ------------------------------------------------------------------ reading
 
     def _read(self, inbox: Sequence[Mail]) -> SmoBids:
         parts: list[SmoBids] = []
+        shortfall_kw: list[float] = []
         for mail in inbox:
             body = mail.body
             if isinstance(body, SmoBids):
@@ -131,16 +139,21 @@ class PrimaryOperator:
                 self._conditions = body
             elif isinstance(body, Alarm):
                 self._hear(body)
+                if body.active:
+                    shortfall_kw.append(body.shortfall_kw)
             elif isinstance(body, Taps):
                 self._tap = body.tap
             elif isinstance(body, Measurement):
                 self._import_kwh -= float(body.p_cc_kw.sum()) * MINUTE_S / 3600.0
                 self._measured_s += MINUTE_S
+        if shortfall_kw:
+            self._shortfall_kw = float(np.mean(shortfall_kw))
         return _merge(parts, len(self._node))
 
     def _hear(self, alarm: Alarm) -> None:
         if self._alarm is not None and self._alarm.active and not alarm.active:
             self._recovery_left = self._rules.recovery_periods
+            self._trim_kw = 0.0
         self._alarm = alarm
 
     # ------------------------------------------------------------------ clearing
@@ -157,24 +170,27 @@ class PrimaryOperator:
 
         usual = unweighted(base, prices)
         alarm = self._alarm
-        if alarm is not None and alarm.active and self._rules.design == "hierarchical":
+        if alarm is not None and self._alarmed():
             clearing, text = self._mitigate(usual, bids, clear, alarm)
             outbox.rows.append(_event(t_s, "mitigation", text))
         else:
             clearing = clear(self._recovering(usual))
-        return self._by_policy(t_s, clearing, outbox)
+        return clearing
+
+    def _alarmed(self) -> bool:
+        return self._alarm is not None and self._alarm.active and self._rules.design == "hierarchical"
 
     def _mitigate(
         self, usual: Coefficients, bids: SmoBids, clear: Clear, alarm: Alarm
     ) -> tuple[PrimaryClearing, str]:
         """Re-weight until the scheduled import makes up for the shortfall; say what was done."""
         miss_kw = 0.0 if self._last is None else self._expected_miss_kw(bids, self._last)
-        target_kw = -alarm.target_p_cc_kw - alarm.shortfall_kw - miss_kw
+        target_kw = -alarm.target_p_cc_kw - self._shortfall_kw - miss_kw - self._trim_kw
         restored = restore_import(
             partial(clear, bound=False),
             usual,
             bids.resilience_score,
-            delta_kw=alarm.shortfall_kw,
+            delta_kw=self._shortfall_kw,
             target_import_kw=target_kw,
             s_base_kva=self._network.s_base_kva,
         )
@@ -182,7 +198,7 @@ class PrimaryOperator:
         self._gamma = restored.coefficients
         outcome = "reached" if restored.reached else "as far as resources go"
         text = (
-            f"shortfall {alarm.shortfall_kw:.0f} kW: import scheduled at {clearing.p_import_kw:.0f} kW "
+            f"shortfall {self._shortfall_kw:.0f} kW: import scheduled at {clearing.p_import_kw:.0f} kW "
             f"for a target of {target_kw:.0f} kW ({outcome}, mu = {restored.mu:.3g})"
         )
         return clearing, text
@@ -190,6 +206,7 @@ class PrimaryOperator:
     def _recovering(self, usual: Coefficients) -> Coefficients:
         """Return the usual coefficients, or, after an alarm, what is left of the re-weighting."""
         if self._gamma is None or self._recovery_left == 0:
+            self._gamma = None
             return usual
         share = self._recovery_left / (self._rules.recovery_periods + 1)
         self._recovery_left -= 1
@@ -263,7 +280,10 @@ class PrimaryOperator:
         """Return how much of the requested moves will not come, if agents respond as they lately did [kW]."""
         return self._undelivered * float((clearing.p_kw - bids.p0_kw).sum())
 
-    def _record(self, t_s: int, bids: SmoBids, clearing: PrimaryClearing, outbox: Outbox) -> None:
+    def _record(
+        self, t_s: int, bids: SmoBids, clearing: PrimaryClearing, cleared: PrimaryClearing, outbox: Outbox
+    ) -> None:
+        """Record the clearing in force, and the certificate of the one just made, in force or not."""
         primary = {
             "p0_kw": bids.p0_kw,
             "p_min_kw": bids.p_min_kw,
@@ -280,13 +300,13 @@ class PrimaryOperator:
         outbox.rows.append(Rows("primary", t_s, primary))
         certificate: dict[str, Sequence[float | str]] = {
             "market": ["primary"],
-            "status": [clearing.status],
-            "gap": [clearing.gap],
-            "ac_residual_pu": [clearing.ac_residual_pu],
-            "kkt_residual": [clearing.kkt_residual],
-            "cost_usd_per_h": [clearing.cost_usd_per_h],
-            "lower_bound_usd_per_h": [clearing.lower_bound_usd_per_h],
-            "solve_s": [clearing.solve_s],
+            "status": [cleared.status],
+            "gap": [cleared.gap],
+            "ac_residual_pu": [cleared.ac_residual_pu],
+            "kkt_residual": [cleared.kkt_residual],
+            "cost_usd_per_h": [cleared.cost_usd_per_h],
+            "lower_bound_usd_per_h": [cleared.lower_bound_usd_per_h],
+            "solve_s": [cleared.solve_s],
         }
         outbox.rows.append(Rows("clearings", t_s, certificate))
 
@@ -329,6 +349,9 @@ class PrimaryOperator:
             outbox.rows.append(Rows("settlement", t_s - self._rules.settlement_period_s, columns))
             self._ledger = np.zeros_like(self._ledger)
         self._learn_delivery(period, bids)
+        if period.mitigated and self._alarm is not None and self._alarm.active:
+            # What remains after an answer is summed up, as in any integral controller.
+            self._trim_kw += _TRIM_RATE * (import_kw + self._alarm.target_p_cc_kw)
         outbox.rows.append(self._system_rows(period, bids, import_kw))
 
     def _learn_delivery(self, period: _Period, bids: SmoBids) -> None:

@@ -122,7 +122,13 @@ class Population:
         return self.smo_bus[self.sma_smo[self.house_sma]]
 
     def shard(self, k: int, n: int) -> Population:
-        """Return the k-th of n contiguous blocks of SMOs with all that belongs to them."""
+        """Return the k-th of n contiguous blocks of SMOs with all that belongs to them.
+
+        Raises InputError when there are more blocks than SMOs.
+        """
+        if n > len(self.smo_name):
+            remedy = f"give at most {len(self.smo_name)}, one for each secondary operator"
+            raise InputError([Problem("scenario", "federation.shards", n, remedy)])
         smo = np.array_split(np.arange(len(self.smo_name)), n)[k]
         sma = np.flatnonzero(np.isin(self.sma_smo, smo))
         house = np.flatnonzero(np.isin(self.house_sma, sma))
@@ -151,7 +157,8 @@ def build_population(spec: FleetSpec, feeder: Feeder, seed: int, n_profiles: int
     load_bus = feeder.load_buses
     kw = _spot_kw(feeder)
     houses_at = _apportion(spec.houses, kw.sum(axis=1)[load_bus], spec.sma_min)
-    n_sma_at = np.clip(np.round(houses_at / spec.houses_per_sma), spec.sma_min, SMA_MAX).astype(np.int64)
+    sma_max = max(SMA_MAX, spec.sma_min)
+    n_sma_at = np.clip(np.round(houses_at / spec.houses_per_sma), spec.sma_min, sma_max).astype(np.int64)
     sma_smo = np.repeat(np.arange(len(load_bus)), n_sma_at)
     houses_in_sma = np.concatenate([_even(h, n) for h, n in zip(houses_at, n_sma_at, strict=True)])
     house_sma = np.repeat(np.arange(len(sma_smo)), houses_in_sma)
@@ -209,6 +216,8 @@ def _apportion(total: int, weight: Array, least: int) -> Index:
             ]
         )
     spare = total - least * len(weight)
+    if spare == 0:
+        return np.full(len(weight), least)
     quota = np.maximum(total * weight / weight.sum() - least, 0.0)
     quota *= spare / quota.sum()
     whole = np.floor(quota).astype(np.int64)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
+from statistics import fmean
 
 from voltier.agents.attacker import Attacker
 from voltier.agents.messages import Alarm, ImportSchedule, Measurement
 from voltier.agents.operator import Mail, Outbox, Rows
 from voltier.market.resilience.detection import Detector, DetectorState, observe
+
+_PRE_ATTACK_MIN = 15
+"""Minutes before the first suspicious one whose mean is the import to go back to."""
 
 
 class ResilienceOperator:
@@ -23,6 +28,7 @@ class ResilienceOperator:
         self._enabled, self._mitigate = enabled, mitigate
         self._state = DetectorState()
         self._schedule: ImportSchedule | None = None
+        self._clean_p_cc_kw: deque[float] = deque(maxlen=_PRE_ATTACK_MIN)
         self._target_p_cc_kw: float | None = None
 
     def decide(self, now_s: int, inbox: Sequence[Mail]) -> Outbox:
@@ -42,9 +48,12 @@ class ResilienceOperator:
         residual_kw = p_cc_kw - self._schedule.p_cc_kw
         self._state, _ = observe(self._state, residual_kw, self._schedule.load_kw, self._detector)
         shortfall_kw = self._state.bias_kw - residual_kw
+        if not self._state.alarm and self._state.beyond == 0:
+            self._clean_p_cc_kw.append(p_cc_kw)
         if self._state.alarm and not was_alarmed:
-            # The schedule is blind to the attack, so it still says what the import was meant to be.
-            self._target_p_cc_kw = self._schedule.p_cc_kw
+            self._target_p_cc_kw = (
+                fmean(self._clean_p_cc_kw) if self._clean_p_cc_kw else self._schedule.p_cc_kw
+            )
             text = f"import deviates by {shortfall_kw:.0f} kW from the schedule of {-self._schedule.p_cc_kw:.0f} kW"
             outbox.rows.append(_event(now_s, "alarm", text))
         elif was_alarmed and not self._state.alarm:

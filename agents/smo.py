@@ -6,9 +6,10 @@ One operator object serves the SMOs of one shard; each SMO's arithmetic is indep
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from voltier.agents.clock import MINUTE_S, OFFSET_S, MarketClock
 from voltier.agents.messages import (
@@ -198,7 +199,9 @@ class SecondaryOperator:
                 # Inverters give the support that was asked for; the loads' own reactive drift is nobody's to steer.
                 q_target = q_target + (self._primary.q_kvar - self._q_offered_kvar)
         dispatch = clear_secondary(bids, p_target, q_target, epsilon=self._rules.epsilon)
-        self._judge(t_s, dispatch, outbox)
+        missed = self._judge(t_s, dispatch, outbox)
+        if self._rules.policy == "hold" and self._dispatch is not None:
+            dispatch = _hold(bids, dispatch, self._dispatch, missed)
         self._dispatch = dispatch
         self._price(dispatch, dlmp_p, dlmp_q)
         schedule = SmaSchedule(
@@ -224,8 +227,11 @@ class SecondaryOperator:
             self._tariff = np.repeat(dlmp_p, np.diff(self._rows.offset))
             self._tariff_q = np.zeros(len(self._rows.sma))
 
-    def _judge(self, t_s: int, dispatch: SecondaryDispatch, outbox: Outbox) -> None:
-        """Turn a missed set-point into an event when it begins, and into an end of the run under policy abort."""
+    def _judge(self, t_s: int, dispatch: SecondaryDispatch, outbox: Outbox) -> NDArray[np.bool_]:
+        """Turn a missed set-point into an event when it begins, and into an end of the run under policy abort.
+
+        Returns which SMOs missed theirs. Under policy relax their agents go as far as their boxes allow.
+        """
         p_short, q_short = dispatch.p_shortage_kw, dispatch.q_shortage_kvar
         short = (np.abs(p_short) > SHORTAGE_KW) | (np.abs(q_short) > SHORTAGE_KW)
         for i in np.flatnonzero(short & ~self._was_short):
@@ -243,6 +249,7 @@ class SecondaryOperator:
                 f"{p_short[worst]:+.3f} kW, {q_short[worst]:+.3f} kvar, and secondary.policy is abort"
             )
         self._was_short = short
+        return short | ~dispatch.converged
 
     def _generator_injections(self, t_s: int) -> Injections:
         here = np.flatnonzero(self._rows.gen_max_kw > 0)
@@ -321,6 +328,24 @@ class SecondaryOperator:
         }
         outbox.rows.append(Rows("settlement", t_s - self._rules.settlement_period_s, columns))
         self._ledger = np.zeros_like(self._ledger)
+
+
+def _hold(
+    bids: SecondaryBids, dispatch: SecondaryDispatch, last: SecondaryDispatch, missed: NDArray[np.bool_]
+) -> SecondaryDispatch:
+    """Keep the agents of the SMOs that missed their set-points at their last schedule, within their new boxes."""
+    agent = missed[bids.market_of_agent]
+    p_kw = np.where(agent, np.clip(last.p_kw, bids.p_min_kw, bids.p_max_kw), dispatch.p_kw)
+    q_kvar = np.where(agent, np.clip(last.q_kvar, bids.q_min_kvar, bids.q_max_kvar), dispatch.q_kvar)
+    return replace(
+        dispatch,
+        p_kw=p_kw,
+        q_kvar=q_kvar,
+        dp_kw=np.minimum(p_kw - bids.p_min_kw, bids.p_max_kw - p_kw),
+        dq_kvar=np.minimum(q_kvar - bids.q_min_kvar, bids.q_max_kvar - q_kvar),
+        p_shortage_kw=dispatch.p_shortage_kw + sum_by_market(bids.offset, dispatch.p_kw - p_kw),
+        q_shortage_kvar=dispatch.q_shortage_kvar + sum_by_market(bids.offset, dispatch.q_kvar - q_kvar),
+    )
 
 
 def _event(t_s: int, kind: str, text: str) -> Rows:

@@ -1,7 +1,9 @@
-"""What the bus alone costs: the market clock, routes and message sizes of a day, with operators that do not think.
+"""What the bus alone costs: the market clock, routes and message sizes of a day, with operators that do not
+think.
 
-`python benchmarks/bench_bus.py [MINUTES]` prints milliseconds per simulated minute, and what that makes for a day of
-1,440 minutes. Naive is HELICS as its tutorials use it: one federate an operator, woken by every message.
+`python benchmarks/bench_bus.py [MINUTES]` prints milliseconds per simulated minute, and what that makes for a
+day of 1,440 minutes. Naive is HELICS as its tutorials use it: one federate an operator, woken by every
+message.
 """
 
 from __future__ import annotations
@@ -69,13 +71,15 @@ class Payload:
         return Rows(table, now_s, {f"c{i}": self.rng.normal(size=n) for i in range(columns)})
 
     def wholesale(self, now_s: int, t_s: int, outbox: Outbox) -> None:
+        """Send conditions."""
         body = Conditions(t_s=t_s, price_usd_per_kwh=0.1, temp_air_c=20.0, pv_available=0.5)
         outbox.mail += [Mail(self.name, to, body) for to in ("pmo", *(f"cmo.{k}" for k in self.shards))]
 
     def resilience(self, now_s: int, t_s: int, outbox: Outbox) -> None:
-        pass
+        """Send nothing: there is no attack."""
 
     def smo(self, now_s: int, t_s: int, outbox: Outbox) -> None:
+        """Send a bid when the primary market clears, else a schedule."""
         n = len(self.shards)
         if now_s % MINUTE_S == 0 and t_s % 300 == 0:
             outbox.mail.append(Mail(self.name, "pmo", self.fill(SmoBids, t_s, N_SMO // n)))
@@ -85,12 +89,14 @@ class Payload:
         outbox.rows.append(self.rows("secondary", now_s, N_SMA // n, 12))
 
     def pmo(self, now_s: int, t_s: int, outbox: Outbox) -> None:
+        """Send set-points."""
         for k in self.shards:
             schedule = self.fill(PrimarySchedule, t_s, N_SMO // len(self.shards))
             outbox.mail.append(Mail(self.name, f"smo.{k}", schedule))
         outbox.rows.append(self.rows("primary", now_s, N_SMO, 8))
 
     def cmo(self, now_s: int, t_s: int, outbox: Outbox) -> None:
+        """Send bids, meters and injections."""
         n = len(self.shards)
         outbox.mail.append(Mail(self.name, f"smo.{self.k}", self.fill(SmaBids, t_s, N_SMA // n)))
         if t_s >= 0:
@@ -99,6 +105,7 @@ class Payload:
             outbox.rows.append(self.rows("consumer", now_s, N_HOUSE // n, 4))
 
     def grid(self, now_s: int, t_s: int, outbox: Outbox) -> None:
+        """Send measurements, and record the wall clock."""
         measured = self.fill(Measurement, t_s, 3)
         outbox.mail += [Mail(self.name, to, measured) for to in ("pmo", "resilience")]
         outbox.mail.append(Mail(self.name, "pmo", self.fill(Taps, t_s, 7)))
@@ -157,7 +164,7 @@ class PayloadCase:
 
 
 class OneFederateBus(HelicsBus):
-    """The naive bus: one HELICS federate that reads and writes, woken by every message, asking again and again."""
+    """The naive bus: one HELICS federate that reads and writes, woken by every message."""
 
     def join(self) -> None:
         """Let the ear speak; the mouth only makes up the numbers."""
@@ -193,7 +200,7 @@ def run_naive(config: Path, name: str, broker: str, key: str) -> None:
 
 
 def measure(transport: str, shards: int, minutes: int) -> dict[str, float]:
-    """Run one set-up and return what its tally says. transport : none, inproc, zmq, tcp, or naive (over zmq)."""
+    """Run one set-up and return its tally. transport : none, inproc, zmq, tcp, or naive (over zmq)."""
     with tempfile.TemporaryDirectory() as folder:
         run_dir = Path(folder)
         (run_dir / "logs").mkdir()
@@ -241,7 +248,7 @@ def main(minutes: int = 360) -> None:
         # Sums of different order: rounding only.
         difference = abs(found["total"] - reference[shards])
         print(
-            f"{transport:10} {shards:6} {ms:10.2f} {ms * DAY_MINUTES / 1000:7.1f} {ratio:>6} {difference:10.1e}"
+            f"{transport:10} {shards:6} {ms:10.2f} {ms * DAY_MINUTES / 1e3:7.1f} {ratio:>6} {difference:9.1e}"
         )
     print(f"rows: {found['kb'] / found['minutes']:.0f} kB a minute")
 

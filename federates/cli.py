@@ -18,13 +18,20 @@ from voltier.grid.errors import ClearingAborted, FederationError, InputError, Pr
 app = typer.Typer(
     name="voltier",
     help="Co-simulation of distribution grids coordinated by hierarchical local electricity markets.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     epilog="Exit codes: 0 done, 2 bad input, 3 a federate failed, 4 a clearing failed under policy abort, "
     "130 interrupted.",
 )
+
+
+@app.callback(invoke_without_command=True)
+def _without_command(context: typer.Context) -> None:
+    """Print the help when no command is given."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
 
 ScenarioArgument = Annotated[
     str, typer.Argument(metavar="SCENARIO", help="Name from `voltier list`, or path of a scenario file.")
@@ -188,7 +195,7 @@ def federate(
     interface: Annotated[
         str, typer.Option(help="Own address that others reach; default: HELICS decides.")
     ] = "",
-    port: Annotated[int, typer.Option(help="Port of the broker (role broker).")] = 23404,
+    port: Annotated[int, typer.Option(help="Port of the broker (role broker); 0: any free one.")] = 23404,
     operators: Annotated[int, typer.Option(help="Operators to wait for (role broker).")] = 0,
     builder: Annotated[str, typer.Option(help="module:function that makes the case.")] = DEFAULT_BUILDER,
     lifeline: Annotated[bool, typer.Option("--lifeline", help="End when standard input ends.")] = False,
@@ -206,6 +213,7 @@ def federate(
             operators = len(load_builder(builder)(scenario).operator_names()) + 1
         run_broker(transport, operators, key, interface=interface, port=port, lifeline=lifeline)
     assert scenario is not None
+    load_builder(builder)
     run_federate(
         FederateOptions(
             name=role,
@@ -242,8 +250,7 @@ def _guarded(command: Callable[[], Any]) -> int:
     except typer.Exit as stop:
         return stop.exit_code
     except typer.TyperException as error:
-        error.show()
-        return exit_codes.INPUT
+        return _complain(f"{error.format_message()} Try voltier --help.", exit_codes.INPUT)
     return code if isinstance(code, int) else exit_codes.DONE
 
 

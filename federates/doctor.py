@@ -94,9 +94,9 @@ def _expect(x: float, expected: float) -> str:
 
 def _loopback() -> str:
     from voltier.federates.helics import Broker
-    from voltier.federates.launch import LOOPBACK, free_port
+    from voltier.federates.wiring import LOOPBACK
 
-    broker = Broker("zmq", 1, "doctor", interface=LOOPBACK, port=free_port())
+    broker = Broker("zmq", 1, "doctor", interface=LOOPBACK)
     broker.close()
     return f"a broker starts at {broker.address}"
 

@@ -9,7 +9,9 @@ uninterruptible: mail does not wake them before their next instant.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -51,6 +53,9 @@ class Connection:
         options.append(
             f"--broker={self.broker}" if self.transport == "inproc" else f"--broker_address={self.broker}"
         )
+        if self.transport != "inproc":
+            # HELICS would take the ports beside the broker's, which may belong to somebody else.
+            options.append(f"--localport={free_port(self.interface)}")
         return " ".join(options + network_options(self.transport, self.interface))
 
 
@@ -62,21 +67,38 @@ def network_options(transport: Transport, interface: str) -> list[str]:
     return options
 
 
+def free_port(interface: str = "") -> int:
+    """Return a port that is free, as the next one is (a zmq broker takes two). interface : "" stands for all."""
+    while True:
+        with socket.socket() as first, socket.socket() as second:
+            first.bind((interface, 0))
+            port: int = first.getsockname()[1]
+            with suppress(OSError):
+                second.bind((interface, port + 1))
+                return port
+
+
 class Broker:
-    """A HELICS broker in this process. Raises FederationError if it cannot start, e.g. its port is taken."""
+    """A HELICS broker in this process. port : 0 takes any that is free.
+
+    Raises FederationError if it cannot start, e.g. because its port is taken.
+    """
 
     def __init__(
         self, transport: Transport, federates: int, key: str, *, interface: str = "", port: int = 0
     ) -> None:
         options = [f"--federates={federates}", f"--brokerkey={key}", "--loglevel=error"]
-        options += network_options(transport, interface) + ([f"--localport={port}"] if port else [])
+        inproc = transport == "inproc"
+        if not inproc:
+            options += [*network_options(transport, interface), f"--localport={port or free_port(interface)}"]
         try:
             self._broker = h.helicsCreateBroker(transport, "", " ".join(options))
         except h.HelicsException as error:
             raise FederationError(f"the HELICS broker does not start: {error}") from error
         if not h.helicsBrokerIsConnected(self._broker):
-            raise FederationError(f"the HELICS broker does not start on port {port}; is it taken?")
-        inproc = transport == "inproc"
+            raise FederationError(
+                f"the HELICS broker does not start ({' '.join(options)}); is the port taken?"
+            )
         self.address: str = (h.helicsBrokerGetIdentifier if inproc else h.helicsBrokerGetAddress)(
             self._broker
         )

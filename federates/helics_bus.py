@@ -122,7 +122,7 @@ class RecorderBus:
 
 
 class _State:
-    """A message type as an operator publishes it; value "t_s" holds the message's t_s and the sending time."""
+    """A message type as an operator publishes it; value "t_s" holds its t_s and the time of sending."""
 
     def __init__(self, pair: Pair, body: type[Message]) -> None:
         self._values = [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,10 +14,9 @@ from voltier.federates.federate import BROKER
 from voltier.federates.ports import DEFAULT_BUILDER, Case
 from voltier.federates.pulse import Beat
 from voltier.federates.supervise import Supervisor
-from voltier.federates.wiring import RECORDER, Wiring
+from voltier.federates.wiring import LOOPBACK, RECORDER, Wiring
 from voltier.grid.errors import FederationError
 
-LOOPBACK = "127.0.0.1"
 _BROKER_START_S = 30.0
 _BROKER_ATTEMPTS = 5
 _LISTEN_S = 0.1
@@ -83,7 +81,7 @@ def _start_broker(
 ) -> str:
     """Start the broker on a free port and return its address."""
     for _ in range(_BROKER_ATTEMPTS):
-        options = ["--operators", str(operators), "--port", str(free_port())]
+        options = ["--operators", str(operators), "--port", "0"]
         command = [*_federate(BROKER), *options, *_common(launch.transport, key)]
         supervisor.spawn(BROKER, command, launch.run_dir / "logs" / f"{BROKER}.log", env)
         until = time.monotonic() + _BROKER_START_S
@@ -110,16 +108,3 @@ def _federate(name: str) -> list[str]:
 
 def _common(transport: str, key: str) -> list[str]:
     return ["--transport", transport, "--key", key, "--interface", LOOPBACK, "--lifeline"]
-
-
-def free_port() -> int:
-    """Return a port of the loopback that is free, with the next one (a zmq broker takes two)."""
-    while True:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind((LOOPBACK, 0))
-            port = first.getsockname()[1]
-            try:
-                second.bind((LOOPBACK, port + 1))
-            except OSError:
-                continue
-            return port

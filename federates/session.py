@@ -58,7 +58,7 @@ def run_scenario(
 
 
 def conclude(path: Path) -> Path:
-    """Make of a run that ended without its launcher what run_scenario would have made of it; return the report.
+    """Finish a run that ended without its launcher as run_scenario would have; return its report.
 
     For runs whose federates were started by containers or a scheduler, and for reports of broken-off runs.
     """

@@ -38,6 +38,7 @@ from voltier.grid.errors import FederationError
 
 Carrier = Literal["endpoint", "publication"]
 RECORDER = "recorder"
+LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ def compute_kpis(run_dir: Path, scenario: Scenario) -> Kpis:
         for name in ("grid", "substation", "primary", "secondary", "devices", "system", "settlement")
     }
     kpis: Kpis = {}
-    kpis |= _energy(blocks["grid"], blocks["substation"], blocks["secondary"])
+    kpis |= _energy(blocks["grid"], blocks["substation"], blocks["secondary"], bool(scenario.generators))
     kpis |= _devices(blocks["devices"], scenario.recording.consumer_period_s / 3600.0)
     kpis |= _prices(blocks["primary"], blocks["secondary"], blocks["system"])
     kpis["prices.retail_usd_per_kwh"] = scenario.wholesale.retail_usd_per_kwh
@@ -55,7 +55,7 @@ def compute_kpis(run_dir: Path, scenario: Scenario) -> Kpis:
     return kpis
 
 
-def _energy(grid: Block | None, substation: Block | None, secondary: Block | None) -> Kpis:
+def _energy(grid: Block | None, substation: Block | None, secondary: Block | None, generators: bool) -> Kpis:
     """Energy over the run; load is what consumers draw net of their own PV and batteries."""
     kpis: Kpis = {}
     if substation is not None:
@@ -69,7 +69,7 @@ def _energy(grid: Block | None, substation: Block | None, secondary: Block | Non
         kpis["losses.max_kw"] = float(loss_kw.max())
     if secondary is not None:
         kpis["energy.load_kwh"] = -_kwh(secondary.sum("p_meter_kw"))
-    if secondary is not None and grid is not None:
+    if secondary is not None and grid is not None and generators:
         n = min(len(grid.t_s), len(secondary.t_s))
         kpis["energy.generation_kwh"] = _kwh(grid.sum("p_kw")[:n] - secondary.sum("p_meter_kw")[:n])
     return kpis

@@ -10,13 +10,14 @@ Index = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 DEPARTURE_SOC = 0.9
+DAY_MIN = 1440
 
 
 def at_home(minute_of_day: int | Index, away_min: Index, home_min: Index) -> Mask:
-    """Say which cars are plugged in; shapes broadcast."""
-    return (minute_of_day < away_min) | (minute_of_day >= home_min)
+    """Say which cars are plugged in; home_min may lie past midnight; shapes broadcast."""
+    return (minute_of_day - away_min) % DAY_MIN >= (home_min - away_min) % DAY_MIN
 
 
 def driven_kwh(minute_of_day: int, home_min: Index, trip_kwh: Array) -> Array:
     """Return the energy that the day's trip took, in the minute in which the car comes home; else zero."""
-    return np.where(minute_of_day == home_min, trip_kwh, 0.0)
+    return np.where(minute_of_day == home_min % DAY_MIN, trip_kwh, 0.0)

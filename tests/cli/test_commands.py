@@ -89,7 +89,7 @@ def test_validate_says_that_a_library_scenario_is_sound(tmp_path: Path) -> None:
         (["run", "ieee123-day", "--out", "full"], ["--out", "full", "not empty"]),
         (["run", "ieee123-day", "--no-such-option"], ["--no-such-option"]),
         (["run"], ["SCENARIO"]),
-        (["validate", "ieee123-day", "--set", "generators.0.bus=9999"], ["9999", "no such bus"]),
+        (["validate", "ieee123-attack-2b", "--set", "generators.0.bus=9999"], ["attack.buses.0", "9999"]),
         (["study", "everything"], ["everything", "designs, attack"]),
         (["report", "."], ["no run directory"]),
         (["federate", "pmo"], ["--scenario"]),

@@ -1,4 +1,4 @@
-"""The real market as a federation: the same tables as in one process, and readable ones when it is broken off."""
+"""The real market as a federation: the tables of one process, and readable ones when it is broken off."""
 
 import json
 import subprocess

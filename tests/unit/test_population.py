@@ -9,6 +9,7 @@ import pytest
 from voltier.agents.population import FleetSpec, build_population
 from voltier.grid.errors import InputError
 from voltier.grid.feeder import read_feeder
+from voltier.scenarios.schema import load_scenario
 
 FEEDER = read_feeder("ieee123")
 WHOLE = build_population(FleetSpec(evs=40), FEEDER, 7)
@@ -104,15 +105,101 @@ def test_shards_together_are_the_whole_to_the_last_bit(n):
         )
 
 
+def test_more_shards_than_operators_are_refused():
+    with pytest.raises(InputError, match=r"federation\.shards = 86"):
+        WHOLE.shard(0, 86)
+
+
+def test_reliability_follows_its_shares():
+    share = np.bincount(WHOLE.sma_reliability, minlength=3) / len(WHOLE.sma_name)
+    # some 340 draws: four standard deviations of a share are below 0.11
+    np.testing.assert_allclose(share, [0.6, 0.25, 0.15], atol=0.11)
+    sure = build_population(FleetSpec(reliable_share=1.0, average_share=0.0, unreliable_share=0.0), FEEDER, 7)
+    assert not sure.sma_reliability.any()
+
+
+def test_parameters_are_drawn_within_their_published_ranges():
+    house = WHOLE.house
+    ranges = {
+        "r_c_per_kw": (1.6, 2.4), "c_kwh_per_c": (1.6, 2.4), "cop": (2.7, 3.3), "hvac_kw": (2.0, 5.0),
+        "set_c": (20.5, 22.5), "flex_price_usd_per_kwh": (0.15, 0.40),
+    }  # fmt: skip
+    for name, (low, high) in ranges.items():
+        values = getattr(house, name)
+        assert low <= values.min() < values.max() <= high, name
+    assert (house.min_c < house.set_c).all()
+    assert (house.set_c < house.max_c).all()
+
+
+def test_cars_leave_and_return_within_a_day_and_can_make_their_trip():
+    house, car = WHOLE.house, WHOLE.house.ev_kw > 0
+    assert (house.ev_away_min < house.ev_home_min).all()
+    assert (house.ev_home_min - house.ev_away_min < 1440).all()
+    assert (house.ev_trip_kwh[car] <= 0.5 * house.ev_kwh[car]).all()
+    for name in ("ev_kw", "ev_kwh", "ev_trip_kwh"):
+        assert (getattr(house, name)[car] > 0).all()
+        assert not getattr(house, name)[~car].any()
+
+
+def test_cars_change_nothing_else():
+    without = build_population(FleetSpec(), FEEDER, 7)
+    assert not without.house.ev_kw.any()
+    for field in fields(WHOLE.house):
+        if not field.name.startswith("ev_"):
+            np.testing.assert_array_equal(
+                getattr(without.house, field.name), getattr(WHOLE.house, field.name)
+            )
+
+
+def test_a_fleet_may_have_no_device_at_all():
+    none = dict.fromkeys(
+        ("water_heaters", "pv_units", "pv_nodes", "batteries", "battery_nodes", "dg_nodes"), 0
+    )
+    house = build_population(FleetSpec(**none, pv_kva=0.0), FEEDER, 7).house
+    assert not any(rating.any() for rating in (house.water_kw, house.pv_kva, house.battery_kw))
+
+
+def test_the_smallest_fleet_has_sma_min_houses_at_each_bus():
+    small = {"houses": 255, "water_heaters": 20, "pv_units": 70, "batteries": 70}
+    least = build_population(FleetSpec(**small), FEEDER, 7)
+    np.testing.assert_array_equal(np.bincount(least.sma_smo[least.house_sma]), np.full(85, 3))
+
+
+def test_more_than_ten_agents_come_only_if_asked_for():
+    crowd = build_population(FleetSpec(houses=3000, sma_min=12), FEEDER, 7)
+    np.testing.assert_array_equal(np.bincount(crowd.sma_smo), np.full(85, 12))
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [
         ({"houses": 200}, "houses"),
+        ({"sma_min": 12}, "houses"),
         ({"dg_nodes": 90, "pv_nodes": 80}, "dg_nodes"),
         ({"pv_nodes": 20, "pv_units": 900}, "pv_units"),
+        ({"battery_nodes": 20, "batteries": 900}, "batteries"),
     ],
 )
 def test_what_cannot_be_placed_is_named(change, field):
     with pytest.raises(InputError) as caught:
         build_population(replace(FleetSpec(), **change), FEEDER, 1)
     assert any(field in problem.field for problem in caught.value.problems)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("water_heaters", 1009),
+        ("pv_units", 1009),
+        ("batteries", 1009),
+        ("evs", 1009),
+        ("pv_nodes", 83),
+        ("battery_nodes", 174),
+        ("dg_nodes", 132),
+        ("pv_kva", 0.0),
+        ("reliable_share", 0.5),
+    ],
+)
+def test_counts_that_contradict_each_other_are_refused_with_the_scenario(field, value):
+    with pytest.raises(InputError, match=field):
+        load_scenario("ieee123-day", [f"fleet.{field}={value}"])
