@@ -223,12 +223,17 @@ class PrimaryOperator:
         """Accept a sound clearing; treat any other as the scenario says, with an event."""
         if clearing.status == "optimal":
             return clearing
-        why = f"{clearing.status}: {clearing.note}"
+        why = f"failed: {clearing.note}"
+        if clearing.status == "relaxed":
+            why = (
+                f"keeps its limits only relaxed: voltage by {clearing.v_slack_pu:.4f} p.u., "
+                f"current by {clearing.i_slack_pu:.4f} p.u."
+            )
         policy = self._rules.policy
         if policy == "abort":
             raise ClearingAborted(f"primary clearing at {t_s} s {why}; primary.policy is abort")
         if clearing.status == "relaxed" and policy == "relax":
-            outbox.rows.append(_event(t_s, "clearing-relaxed", f"{why}; limits relaxed as priced"))
+            outbox.rows.append(_event(t_s, "clearing-relaxed", f"{why}; its dispatch and prices are used"))
             return clearing
         if self._last is None:
             raise ClearingAborted(f"the first primary clearing {why}; there is no earlier one to hold")

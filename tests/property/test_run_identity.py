@@ -55,7 +55,6 @@ def _joined(parts):
 
 
 def assert_same(one, other):
-    assert list(one[1]) == sorted(one[1], key=list(one[1]).index)
     assert set(one[1]) == set(other[1])
     for key, columns in one[1].items():
         for name, values in columns.items():
@@ -103,8 +102,9 @@ def test_what_is_injected_goes_to_the_bulk_grid_or_is_lost(case):
         injected = tables["grid", t_s]["p_kw"].sum()
         substation = tables["substation", t_s]
         lost = substation["loss_kw"].sum() - substation["balance_error_kw"][0]  # as the engine counts it
-        # the engine iterates to 1e-9 of the voltages
-        assert abs(injected - substation["p_kw"].sum() - lost) < 1e-8 * abs(injected)
+        # The engine's voltages converge to 1e-10 p.u., an error that does not shrink with the net load of a
+        # minute: it is relative to what the feeder is made for, 3,490 kW of spot load.
+        assert abs(injected - substation["p_kw"].sum() - lost) < 1e-8 * 3490.0
         assert 0.0 < lost < 0.1 * abs(injected)
 
 
