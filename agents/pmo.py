@@ -225,10 +225,8 @@ class PrimaryOperator:
             return clearing
         why = f"failed: {clearing.note}"
         if clearing.status == "relaxed":
-            why = (
-                f"keeps its limits only relaxed: voltage by {clearing.v_slack_pu:.4f} p.u., "
-                f"current by {clearing.i_slack_pu:.4f} p.u."
-            )
+            beyond = f"voltage by {clearing.v_slack_pu:.4f} p.u., current by {clearing.i_slack_pu:.4f} p.u."
+            why = f"exceeds its limits, {beyond}"
         policy = self._rules.policy
         if policy == "abort":
             raise ClearingAborted(f"primary clearing at {t_s} s {why}; primary.policy is abort")
@@ -303,16 +301,11 @@ class PrimaryOperator:
             "rs": bids.resilience_score,
         }
         outbox.rows.append(Rows("primary", t_s, primary))
-        certificate: dict[str, Sequence[float | str]] = {
-            "market": ["primary"],
-            "status": [cleared.status],
-            "gap": [cleared.gap],
-            "ac_residual_pu": [cleared.ac_residual_pu],
-            "kkt_residual": [cleared.kkt_residual],
-            "cost_usd_per_h": [cleared.cost_usd_per_h],
-            "lower_bound_usd_per_h": [cleared.lower_bound_usd_per_h],
-            "solve_s": [cleared.solve_s],
-        }
+        numbers = (
+            "gap", "ac_residual_pu", "kkt_residual", "cost_usd_per_h", "lower_bound_usd_per_h", "solve_s",
+        )  # fmt: skip
+        certificate: dict[str, Sequence[float | str]] = {"market": ["primary"], "status": [cleared.status]}
+        certificate |= {name: [getattr(cleared, name)] for name in numbers}
         outbox.rows.append(Rows("clearings", t_s, certificate))
 
     # ------------------------------------------------------------------ after the fact

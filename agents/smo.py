@@ -271,16 +271,10 @@ class SecondaryOperator:
         assert dispatch is not None
         assert bids is not None
         hours = MINUTE_S / 3600.0
-        self._cs = update_commitment(
-            self._cs,
-            meters.p_kw,
-            dispatch.p_kw,
-            dispatch.dp_kw,
-            meters.q_kvar,
-            dispatch.q_kvar,
-            dispatch.dq_kvar,
-            self._rules.commitment,
-        )
+        # The schedule is the commitment. The flexibility kept ready is the operator's to call, no excuse to miss it;
+        # and a curtailed load takes its reactive power along, so only active power is judged.
+        no_excuse = np.zeros_like(meters.p_kw)
+        self._cs = update_commitment(self._cs, meters.p_kw, dispatch.p_kw, no_excuse, self._rules.commitment)
         self._trust_r, self._trust_s, self._ts = update_trust(
             self._trust_r, self._trust_s, meters.anomaly, self._rules.trust
         )

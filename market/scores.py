@@ -49,31 +49,34 @@ def update_commitment(
     p_meter_kw: Array,
     p_sched_kw: Array,
     dp_kw: Array,
-    q_meter_kvar: Array,
-    q_sched_kvar: Array,
-    dq_kvar: Array,
     rules: CommitmentRules,
+    *,
+    reactive: tuple[Array, Array, Array] | None = None,
     offset: Index | None = None,
 ) -> Array:
     """Return the commitment scores after one period, (n_sma,) in [0, 1].
 
-    Relative error e = commitment_error / max(|schedule|, base).
-    Absolute: CS <- (1 - rate) CS + rate exp(-(e_P + e_Q)/(2 tolerance)).
-    Relative: CS <- clip(CS - rate (r_P + r_Q)/2, 0, 1), r = (e - mean e)/max |e - mean e| within the agent's
-    market; offset : (n_smo + 1,) is needed for it. Raises ValueError for an unknown variant.
+    Relative error e = commitment_error / max(|schedule|, base); with reactive = (meter, schedule, flexibility) [kvar]
+    the mean of the active and the reactive one, else the active one alone.
+    Absolute: CS <- (1 - rate) CS + rate exp(-e/tolerance).
+    Relative: CS <- clip(CS - rate r, 0, 1), r = (e - mean e)/max |e - mean e| within the agent's market, for P and Q
+    apart and then averaged; offset : (n_smo + 1,) is needed for it. Raises ValueError for an unknown variant.
     """
-    e_p = commitment_error(p_meter_kw, p_sched_kw, dp_kw) / np.maximum(np.abs(p_sched_kw), rules.base_kw)
-    e_q = commitment_error(q_meter_kvar, q_sched_kvar, dq_kvar) / np.maximum(
-        np.abs(q_sched_kvar), rules.base_kw
-    )
+    errors = [_relative_error(p_meter_kw, p_sched_kw, dp_kw, rules)]
+    if reactive is not None:
+        errors.append(_relative_error(*reactive, rules))
     if rules.variant == "absolute":
-        return (1.0 - rules.rate) * cs + rules.rate * np.exp(-0.5 * (e_p + e_q) / rules.tolerance)
+        return (1.0 - rules.rate) * cs + rules.rate * np.exp(-sum(errors) / len(errors) / rules.tolerance)
     if rules.variant == "relative" and offset is not None:
-        step = 0.5 * (_relative_to_market(offset, e_p) + _relative_to_market(offset, e_q))
+        step = sum(_relative_to_market(offset, error) for error in errors) / len(errors)
         return np.clip(cs - rules.rate * step, 0.0, 1.0)
     raise ValueError(
         f"commitment variant {rules.variant!r}: use 'absolute', or 'relative' together with offset"
     )
+
+
+def _relative_error(meter: Array, schedule: Array, flexibility: Array, rules: CommitmentRules) -> Array:
+    return commitment_error(meter, schedule, flexibility) / np.maximum(np.abs(schedule), rules.base_kw)
 
 
 def _relative_to_market(offset: Index, error: Array) -> Array:

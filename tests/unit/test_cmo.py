@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from voltier.agents.cmo import ConsumerOperator, ConsumerRules
-from voltier.agents.houses import BASE, HVAC, PV, WATER
+from voltier.agents.devices.inverter import LOAD_TAN_PHI
+from voltier.agents.houses import BASE, BATTERY, HVAC, PV, WATER
 from voltier.agents.iot import IotSpec
 from voltier.agents.messages import Conditions, Forecast, Injections, SmaBids, SmaMeters, SmaSchedule
 from voltier.agents.operator import Mail
@@ -124,6 +125,42 @@ def test_base_load_and_sun_follow_the_minute_not_the_bid():
     minute = (18 * 60 - WHOLE.house.profile_shift_min) % 1440
     shape = PROFILES[minute, WHOLE.house.profile] / PROFILES.mean(axis=0)[WHOLE.house.profile]
     np.testing.assert_allclose(devices["base_kw"], -shape * WHOLE.house.profile_scale, rtol=1e-12)
+
+
+def test_inverters_support_only_as_far_as_the_sun_of_the_minute_allows():
+    cmo = operator()
+    bids = warm_up(cmo)
+    asked = schedule(0, WHOLE, bids, 0.0)
+    body = {name: getattr(asked.body, name) for name in SmaSchedule.__struct_fields__}
+    body["q_kvar"] = bids.q_max_kvar
+    dark = Conditions(t_s=0, price_usd_per_kwh=0.05, temp_air_c=12.0, pv_available=0.05)
+    meters = only(
+        cmo.decide(3, [Mail("smo.0", "cmo.0", SmaSchedule(**body)), Mail("wholesale", "cmo.0", dark)]),
+        SmaMeters,
+    )
+    device = cmo.model.device_kw
+    load_kvar = LOAD_TAN_PHI * (device[BASE] + device[HVAC] + device[WATER])
+    support = meters.q_kvar - np.bincount(WHOLE.house_sma, load_kvar)
+    limit = np.bincount(WHOLE.house_sma, 0.75 * (np.abs(device[PV]) + np.abs(device[BATTERY])))
+    assert (support >= -1e-12).all()  # rounding of sums
+    assert (support <= limit + 1e-12).all()
+    assert support.sum() < 0.5 * (bids.q_max_kvar - bids.q0_kvar).sum()  # 0.3 of the sun was bid, 0.05 came
+
+
+def test_cars_draw_nothing_from_the_minute_they_leave_to_the_minute_they_return():
+    population = build_population(FleetSpec(evs=300), FEEDER, 3)
+    house, to_the_last = population.house, False
+    rules = ConsumerRules(True, 0.13, window_s=300, start_minute=7 * 60, record_period_s=60)
+    cmo = ConsumerOperator(0, population, PROFILES, rules, SURE, seed=3)
+    cmo.model.state.ev_kwh = 0.3 * house.ev_kwh  # so empty that they charge until they leave
+    bids = warm_up(cmo)
+    for minute in range(40):
+        t_s, now = 60 * minute, 7 * 60 + minute
+        outbox = cmo.decide(t_s + 3, [schedule(t_s, population, bids, -0.5), weather(t_s)])
+        bids, ev_kw = only(outbox, SmaBids), table(outbox, "devices")["ev_kw"]
+        assert not ev_kw[house.ev_away_min <= now].any()
+        to_the_last |= bool(((house.ev_away_min == now + 1) & (ev_kw < 0)).any())
+    assert to_the_last  # so the test had something to see
 
 
 def test_reliable_agents_deliver_more_of_what_is_asked():

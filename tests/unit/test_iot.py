@@ -43,6 +43,18 @@ def test_a_gateway_carries_the_same_in_any_shard():
     np.testing.assert_array_equal(part[1], anomaly[:, 7:])
 
 
+@pytest.mark.parametrize("loss", [0.0, 0.05, 0.3, 0.9])
+def test_no_loss_however_large_makes_honest_gateways_suspect(loss):
+    _, anomaly = run(IotSpec(0.05, loss), 500)
+    # an honest gateway of five agents, of whose ten packets 90 % are usually lost, is lucky at times
+    assert anomaly.mean() < 0.01
+
+
+def test_all_gateways_may_be_compromised():
+    _, anomaly = run(IotSpec(0.05, 0.01, (0, 1, 2, 3)), 200)
+    assert anomaly.mean(axis=0).min() > 0.3
+
+
 def test_ordinary_losses_raise_no_suspicion():
     _, anomaly = run(IotSpec(0.05, 0.01), 1440)
     assert anomaly.max() < 0.5

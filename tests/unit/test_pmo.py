@@ -289,7 +289,7 @@ def test_limits_out_of_reach_are_relaxed_with_an_event_or_held_or_end_the_run():
     held = period(pmo, 1, scale=heavy)
     assert kinds(held) == ["clearing-held"]
     np.testing.assert_array_equal(dispatch(held)["p_kw"], dispatch(good)["p_kw"])
-    with pytest.raises(ClearingAborted, match="at 0 s keeps its limits only relaxed"):
+    with pytest.raises(ClearingAborted, match="at 0 s exceeds its limits, voltage by"):
         period(operator(policy="abort", **limits), 0, scale=heavy)
 
 
@@ -335,6 +335,30 @@ def test_after_the_alarm_it_returns_in_three_steps():
     assert np.diff([restored, *way[:4]]).min() > 1.0  # kW; each step is a real one
     # warm starts end at different last digits of the same clearing [kW]
     np.testing.assert_allclose(way[3:], usual, atol=0.01)
+
+
+def test_alarms_of_a_period_count_by_their_mean():
+    pmo = operator()
+    usual = scheduled_kw(period(pmo, 0))
+    noisy = [alarm(1, True, target_p_cc_kw=-usual, shortfall_kw=kw) for kw in (40.0, 90.0, 50.0)]
+    assert scheduled_kw(period(pmo, 1, *noisy)) == pytest.approx(usual - 60.0, abs=0.15)
+
+
+def test_what_an_answer_leaves_open_is_added_to_the_next():
+    pmo = operator()
+    usual = scheduled_kw(period(pmo, 0))
+    struck = {"target_p_cc_kw": -usual, "shortfall_kw": 40.0}
+    first = scheduled_kw(period(pmo, 1, alarm(1, True, **struck), import_kw=usual + 40.0))
+    # half of the 20 kW that were left over the period just over
+    second = scheduled_kw(period(pmo, 2, alarm(2, True, **struck), import_kw=usual + 20.0))
+    assert second == pytest.approx(first - 10.0, abs=0.3)  # two searches that end within 0.1 kW
+    third = scheduled_kw(period(pmo, 3, alarm(3, True, **struck), import_kw=usual))
+    assert third == pytest.approx(second, abs=0.3)
+    period(pmo, 4, alarm(4, False))
+    for k in range(5, 8):
+        period(pmo, k)
+    anew = scheduled_kw(period(pmo, 8, alarm(8, True, **struck)))
+    assert anew == pytest.approx(first, abs=0.3)  # a new alarm begins without what the last one summed up
 
 
 def test_an_alarm_that_was_over_before_a_clearing_leaves_no_trace():

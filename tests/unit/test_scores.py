@@ -22,7 +22,7 @@ BEHAVIOUR = ((20.0, 1.0), (5.0, 1.5), (1.5, 3.0))  # reliable, average, unreliab
 def commit(cs, meter, sched, dp, rules=RULES, offset=None):
     cs, meter, sched, dp = (np.atleast_1d(np.asarray(v, dtype=float)) for v in (cs, meter, sched, dp))
     zero = np.zeros_like(meter)
-    return update_commitment(cs, meter, sched, dp, zero, zero, zero, rules, offset)
+    return update_commitment(cs, meter, sched, dp, rules, reactive=(zero, zero, zero), offset=offset)
 
 
 def test_error_counts_only_outside_the_contract():

@@ -157,8 +157,8 @@ def test_a_move_is_shared_in_proportion_to_the_scores():
     rules = CommitmentRules(rate=1.0, tolerance=tolerance)  # the newest minute is all that counts
     smo = operator(commitment_weight=1.0, commitment=rules)
     schedule = only(cleared(smo), SmaSchedule)
-    miss = -2.0 * tolerance * np.log(scores) * np.maximum(np.abs(schedule.p_kw), 1.0)
-    metered = meters(0, schedule.p_kw + schedule.dp_kw + miss, schedule.q_kvar)
+    miss = -tolerance * np.log(scores) * np.maximum(np.abs(schedule.p_kw), 1.0)
+    metered = meters(0, schedule.p_kw + miss)
     sent = smo.decide(60, [bids(60), metered, primary(0, p=(-8.0, -8.0))])
     np.testing.assert_allclose(rows_of(sent, "secondary")[0].columns["rs"], scores, rtol=1e-12)
     moved = only(sent, SmaSchedule).p_kw - P0
@@ -250,6 +250,22 @@ def test_policy_abort_ends_the_run_at_an_unreachable_set_point_only():
     cleared(smo)
     with pytest.raises(ClearingAborted, match=r"smo_a at 60 s misses its set-point by \+27.000 kW"):
         smo.decide(60, [bids(60), meters(0, P0), primary(0, p=(24.0, -8.0))])
+
+
+def test_policy_hold_keeps_the_last_schedule_of_those_that_miss_within_their_new_boxes():
+    smo = operator(policy="hold")
+    last = only(cleared(smo, p=(-15.0, -6.0)), SmaSchedule)
+    p0 = P0 + np.array([0, 0, 0, 0, 4.5])  # the last agent's box has left its last schedule behind
+    outbox = smo.decide(60, [bids(60, p0=p0), meters(0, P0), primary(0, p=(-12.0, 10.0))])
+    held = only(outbox, SmaSchedule)
+    assert kinds(outbox) == ["shortage"]
+    assert held.p_kw[:3].sum() == pytest.approx(-12.0, abs=1e-6)  # the first operator clears as asked
+    assert held.p_kw[3] == last.p_kw[3]
+    assert held.p_kw[4] == p0[4] - ROOM[4]
+    assert held.dp_kw[4] == 0.0
+    np.testing.assert_allclose(held.dp_kw[3], ROOM[3] - abs(held.p_kw[3] - p0[3]))
+    first = cleared(operator(policy="hold"), p=(-15.0, 10.0))
+    np.testing.assert_allclose(only(first, SmaSchedule).p_kw[3:], (P0 + ROOM)[3:])  # nothing to hold yet
 
 
 # ---------------------------------------------------------------------- after the fact
