@@ -33,12 +33,15 @@ class HouseState:
 
     @classmethod
     def at_rest(cls, house: Houses) -> HouseState:
-        """Return houses at their wanted temperatures with half-full batteries and cars ready to leave."""
+        """Return houses at their wanted temperatures with half-full batteries.
+
+        Days begin at midnight, when cars still miss what their last trip took: the night's charging is ahead of them.
+        """
         return cls(
             temp_c=house.set_c.copy(),
             water_c=np.full(len(house.set_c), water_heater.WANTED_C),
             battery_kwh=0.5 * house.battery_kwh,
-            ev_kwh=ev.DEPARTURE_SOC * house.ev_kwh,
+            ev_kwh=ev.DEPARTURE_SOC * house.ev_kwh - house.ev_trip_kwh,
         )
 
 

@@ -243,10 +243,11 @@ def test_cars_charge_when_cheap_and_leave_ready():
 
 def test_a_car_pays_for_its_trip_once_in_a_plan_of_any_reach():
     """Plans from every hour, of 12, 24 and 36 h: what they charge makes good the trips still to come."""
+    ready = replace(HouseState.at_rest(HOUSE), ev_kwh=ev.DEPARTURE_SOC * HOUSE.ev_kwh)
     for start in range(0, 24, 3):
         for steps in (12, 36):
             forecast = outlook(start_hour=float(start), steps=steps)
-            plan = plan_houses(HOUSE, HouseState.at_rest(HOUSE), forecast)
+            plan = plan_houses(HOUSE, ready, forecast)
             hour = np.arange(start * 60, (start + steps) * 60)
             trips = np.array([(hour % 1440 == m).sum() for m in HOUSE.ev_home_min[CAR]])
             charged = 0.95 * -plan.ev_kw[CAR].sum(axis=1)
