@@ -7,10 +7,12 @@ public, so houses follow the spot loads and devices are drawn at random until co
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from voltier.agents.devices.ev import COMMUTERS, DAY_MIN, Stays
 from voltier.agents.randomness import stream
 from voltier.grid.errors import InputError, Problem
 from voltier.grid.feeder import Feeder
@@ -148,11 +150,14 @@ class Population:
         )
 
 
-def build_population(spec: FleetSpec, feeder: Feeder, seed: int, n_profiles: int = 100) -> Population:
+def build_population(
+    spec: FleetSpec, feeder: Feeder, seed: int, n_profiles: int = 100, stays: Stays = COMMUTERS
+) -> Population:
     """Place houses, agents and devices on a feeder.
 
     Houses follow the spot loads (largest remainder), at least sma_min a load bus, each on one phase of its bus' loads.
-    n_profiles : number of base-load profiles to draw from. Raises InputError when the counts cannot be met.
+    n_profiles : number of base-load profiles to draw from ; stays : samples to draw each car's daily stay at home from.
+    Raises InputError when the counts cannot be met.
     """
     load_bus = feeder.load_buses
     kw = _spot_kw(feeder)
@@ -185,7 +190,7 @@ def build_population(spec: FleetSpec, feeder: Feeder, seed: int, n_profiles: int
         house_sma=house_sma,
         house_name=tuple(f"house_{h:04d}" for h in range(spec.houses)),
         house_phase=phase,
-        house=_furnish(spec, house_smo, seed, n_profiles),
+        house=_furnish(spec, house_smo, seed, n_profiles, stays),
     )
 
 
@@ -266,18 +271,15 @@ def _dg_nodes(spec: FleetSpec, n_smo: int, rng: np.random.Generator) -> tuple[In
 # ---------------------------------------------------------------------- furnishing
 
 
-def _furnish(spec: FleetSpec, house_smo: Index, seed: int, n_profiles: int) -> Houses:
+def _furnish(spec: FleetSpec, house_smo: Index, seed: int, n_profiles: int, stays: Stays) -> Houses:
     n = spec.houses
     rng = stream(seed, "houses")
     pv_nodes, battery_nodes = _dg_nodes(spec, int(house_smo[-1]) + 1, stream(seed, "nodes"))
     pv_at = _hosts(spec.pv_units, pv_nodes, house_smo, stream(seed, "pv"), "pv_units")
     battery_at = _hosts(spec.batteries, battery_nodes, house_smo, stream(seed, "batteries"), "batteries")
-    ev_at = np.sort(stream(seed, "evs").choice(n, spec.evs, replace=False))
     water_at = np.sort(stream(seed, "water heaters").choice(n, spec.water_heaters, replace=False))
     pv_kva = _at(n, pv_at, _sizes(spec.pv_units, spec.pv_kva, stream(seed, "pv sizes")))
     set_c = rng.uniform(20.5, 22.5, n)
-    away_min = rng.integers(7 * 60, 10 * 60, n)
-    ev_kwh = rng.uniform(20.0, 100.0, n)
     return Houses(
         profile=rng.integers(0, n_profiles, n),
         # Annual use without heating and hot water; the profiles' own mean is divided out where they are read.
@@ -296,13 +298,29 @@ def _furnish(spec: FleetSpec, house_smo: Index, seed: int, n_profiles: int) -> H
         pv_kva=pv_kva,
         battery_kw=_at(n, battery_at, np.full(spec.batteries, spec.battery_kva)),
         battery_kwh=_at(n, battery_at, np.full(spec.batteries, spec.battery_kwh)),
-        ev_kw=_at(n, ev_at, stream(seed, "chargers").uniform(2.0, 10.0, spec.evs)),
-        ev_kwh=_at(n, ev_at, ev_kwh[ev_at]),
-        ev_away_min=away_min,
-        ev_home_min=away_min + rng.integers(7 * 60, 10 * 60, n),
-        ev_trip_kwh=_at(n, ev_at, np.minimum(rng.uniform(5.0, 15.0, n), 0.5 * ev_kwh)[ev_at]),
+        **_cars(spec, stays, seed),
         flex_price_usd_per_kwh=rng.uniform(0.15, 0.40, n),
     )
+
+
+def _cars(spec: FleetSpec, stays: Stays, seed: int) -> dict[str, NDArray[Any]]:
+    """Draw the columns of the cars: charger, battery, the same stay at home every day, and what a day's trip takes."""
+    n = spec.houses
+    at = np.sort(stream(seed, "evs").choice(n, spec.evs, replace=False))
+    rng = stream(seed, "cars")
+    ev_kwh = rng.uniform(20.0, 100.0, spec.evs)
+    stay = rng.integers(0, len(stays.arrival_min), spec.evs)
+    home_min = np.zeros(n, dtype=np.int64)
+    away_min = np.zeros(n, dtype=np.int64)
+    home_min[at] = stays.arrival_min[stay]
+    away_min[at] = (stays.arrival_min + stays.parked_min)[stay] % DAY_MIN
+    return {
+        "ev_kw": _at(n, at, rng.uniform(2.0, 10.0, spec.evs)),
+        "ev_kwh": _at(n, at, ev_kwh),
+        "ev_away_min": away_min,
+        "ev_home_min": home_min,
+        "ev_trip_kwh": _at(n, at, np.minimum(rng.uniform(5.0, 15.0, spec.evs), 0.5 * ev_kwh)),
+    }
 
 
 def _at(n: int, where: Index, values: Array) -> Array:

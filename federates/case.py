@@ -11,11 +11,6 @@ from voltier.scenarios.build import build_operator, market_clock, operator_names
 from voltier.scenarios.results import TableWriter
 from voltier.scenarios.schema import Scenario, load_scenario
 
-# Simulated time between commits [s]: also the size of the tables' row groups.
-COMMIT_PERIOD_S = 1800
-# Rows about a minute may come in the next one, those about a primary period at its end.
-_COMMIT_MARGIN_S = 600
-
 
 class ScenarioCase:
     """A scenario as a federation runs it."""
@@ -37,7 +32,7 @@ class ScenarioCase:
 
     def open_sink(self, run_dir: Path) -> Sink:
         """Open the tables of the run for writing."""
-        return _TableSink(TableWriter(run_dir, table_layouts(self.scenario)))
+        return _TableSink(TableWriter(run_dir, table_layouts(self.scenario)), self.scenario)
 
 
 def scenario_case(config: Path) -> ScenarioCase:
@@ -46,15 +41,18 @@ def scenario_case(config: Path) -> ScenarioCase:
 
 
 class _TableSink:
-    def __init__(self, writer: TableWriter) -> None:
+    def __init__(self, writer: TableWriter, scenario: Scenario) -> None:
         self._writer = writer
+        self._period_s = scenario.recording.commit_period_s
+        # Rows about a minute may come in the next one, those about a settlement period after its end.
+        self._margin_s = scenario.recording.settlement_period_s + 300
 
     def write(self, rows: Rows) -> None:
         self._writer.add(rows)
 
     def commit(self, now_s: int) -> None:
-        if now_s % COMMIT_PERIOD_S == 0:
-            self._writer.commit(before_s=now_s - _COMMIT_MARGIN_S)
+        if now_s % self._period_s == 0:
+            self._writer.commit(before_s=now_s - self._margin_s)
 
     def close(self) -> None:
         self._writer.commit()

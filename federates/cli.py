@@ -80,10 +80,13 @@ def list_scenarios() -> None:
 
 @app.command()
 def validate(scenario: ScenarioArgument, override: SetOption = None) -> None:
-    """Check a scenario and tell every problem found."""
+    """Check a scenario and its data files, and tell every problem found."""
+    from voltier.scenarios.build import check_data
     from voltier.scenarios.schema import load_scenario
 
-    typer.echo(f"{load_scenario(scenario, override or []).name}: no problems found")
+    case = load_scenario(scenario, override or [])
+    check_data(case)
+    typer.echo(f"{case.name}: no problems found")
 
 
 @app.command()
@@ -177,10 +180,13 @@ def prepare(
     override: SetOption = None,
 ) -> None:
     """Make the run directory of a federation that containers or a scheduler will start."""
+    from voltier.scenarios.build import check_data
     from voltier.scenarios.manifest import RunDirectory
     from voltier.scenarios.schema import load_scenario
 
-    run_dir = RunDirectory.create(out, load_scenario(scenario, override or []), transport="zmq")
+    case = load_scenario(scenario, override or [])
+    check_data(case)
+    run_dir = RunDirectory.create(out, case, transport="zmq")
     typer.echo(run_dir.config)
 
 

@@ -12,7 +12,7 @@ from voltier.federates.progress import Watch, unwatched
 from voltier.federates.pulse import Beat, peak_memory_mb
 from voltier.federates.wiring import RECORDER
 from voltier.grid.errors import ClearingAborted, InputError, Problem
-from voltier.scenarios.build import table_layouts
+from voltier.scenarios.build import check_data, table_layouts
 from voltier.scenarios.manifest import RunDirectory
 from voltier.scenarios.metrics import write_kpis
 from voltier.scenarios.report import write_report
@@ -39,6 +39,7 @@ def run_scenario(
     if transport not in TRANSPORTS:
         remedy = f"take one of {', '.join(TRANSPORTS)}"
         raise InputError([Problem("command line", "--transport", transport, remedy)])
+    check_data(scenario)
     run = RunDirectory.create(path, scenario, command=command, transport=transport)
     try:
         performance = _Meter(scenario, run, transport, watch).run()

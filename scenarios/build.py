@@ -13,6 +13,7 @@ from voltier.agents.population import FleetSpec, Population, build_population
 from voltier.agents.smo import SmoRows
 from voltier.grid.errors import FederationError
 from voltier.grid.feeder import Feeder, read_feeder
+from voltier.scenarios.inputs import conditions, ev_stays, load_profiles
 from voltier.scenarios.schema import Scenario
 from voltier.scenarios.tables import TableLayout, layout
 
@@ -67,6 +68,15 @@ def table_layouts(scenario: Scenario) -> dict[str, TableLayout]:
     }
 
 
+def check_data(scenario: Scenario) -> None:
+    """Read every data file and draw the population, so that what is wrong with them is told before a run begins.
+
+    Raises InputError.
+    """
+    _case(scenario)
+    conditions(scenario)
+
+
 # ---------------------------------------------------------------------- what several operators share
 
 
@@ -76,7 +86,10 @@ class _Case:
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
         self.feeder: Feeder = read_feeder(scenario.feeder.name)
-        self.population: Population = build_population(_fleet(scenario), self.feeder, scenario.seed)
+        self.profiles_kw = load_profiles(scenario)
+        self.population: Population = build_population(
+            _fleet(scenario), self.feeder, scenario.seed, self.profiles_kw.shape[1], ev_stays(scenario)
+        )
 
     def shard(self, k: int) -> Population:
         """Return the k-th of the run's shards of the population."""
@@ -104,7 +117,6 @@ def _fleet(scenario: Scenario) -> FleetSpec:
 
 def _wholesale(scenario: Scenario, _: int) -> Operator:
     from voltier.agents.wholesale import ConditionSeries, WholesaleOperator
-    from voltier.scenarios.inputs import conditions
 
     series = conditions(scenario)
     return WholesaleOperator(
@@ -231,7 +243,6 @@ def _pmo(scenario: Scenario, _: int) -> Operator:
 def _cmo(scenario: Scenario, k: int) -> Operator:
     from voltier.agents.cmo import ConsumerOperator, ConsumerRules
     from voltier.agents.iot import IotSpec
-    from voltier.scenarios.inputs import load_profiles
 
     case = _case(scenario)
     at_bus = {case.feeder.bus[bus]: i for i, bus in enumerate(case.population.smo_bus)}
@@ -247,7 +258,7 @@ def _cmo(scenario: Scenario, k: int) -> Operator:
         loss=scenario.iot.loss,
         compromised=tuple(at_bus[bus] for bus in scenario.iot.compromised_buses),
     )
-    return ConsumerOperator(k, case.shard(k), load_profiles(scenario), rules, iot, scenario.seed)
+    return ConsumerOperator(k, case.shard(k), case.profiles_kw, rules, iot, scenario.seed)
 
 
 def _grid(scenario: Scenario, _: int) -> Operator:

@@ -1,9 +1,8 @@
-"""Data files to arrays: weather to minutes and PV availability, prices, house profiles, charging sessions."""
+"""Data files to arrays: weather to minutes and PV availability, prices, house profiles, when cars stand at home."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voltier.agents.clock import MINUTE_S, WARM_UP_S
+from voltier.agents.devices.ev import Stays
 from voltier.agents.wholesale import ConditionSeries
 from voltier.grid.errors import InputError, Problem
 from voltier.scenarios.schema_model import Scenario
@@ -42,23 +42,6 @@ _PLAUSIBLE = {
     # Hourly prices beyond 10 $/kWh are a unit mistake: the highest cap in use is half of it.
     "price_usd_per_mwh": (-10_000.0, 10_000.0),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class EvSessions:
-    """Home charging sessions, one row each.
-
-    day_of_week : 0 to 6; arrival_minute : after midnight; parked_minutes, energy_kwh (needed), battery_kwh,
-    charge_power_kw, arrival_soc : 0 to 1; all (n,) arrays.
-    """
-
-    day_of_week: Array
-    arrival_minute: Array
-    parked_minutes: Array
-    charge_power_kw: Array
-    battery_kwh: Array
-    energy_kwh: Array
-    arrival_soc: Array
 
 
 def input_files(scenario: Scenario) -> dict[str, Path]:
@@ -98,22 +81,21 @@ def load_profiles(scenario: Scenario) -> Array:
     return np.ascontiguousarray(table[names].to_numpy(dtype=np.float64))
 
 
-def ev_sessions(scenario: Scenario) -> EvSessions:
-    """Return the charging sessions that electric vehicles are drawn from."""
+def ev_stays(scenario: Scenario) -> Stays:
+    """Return when cars stand at home; stays under an hour or over 23 are no daily rhythm and left out."""
     path = _path(scenario.inputs, "ev_sessions_csv")
-    limits = {
-        "day_of_week": (0.0, 6.0),
-        "arrival_minute": (0.0, MINUTES_A_DAY - 1.0),
-        "parked_minutes": (1.0, np.inf),
-        "charge_power_kw": (0.0, np.inf),
-        "battery_kwh": (0.0, np.inf),
-        "energy_kwh": (0.0, np.inf),
-        "arrival_soc_percent": (0.0, 100.0),
-    }
+    limits = {"arrival_minute": (0.0, MINUTES_A_DAY - 1.0), "parked_minutes": (1.0, np.inf)}
     table = _read(path, list(limits))
     _check_numbers(path, table, list(limits), limits)
-    values = {name: table[name].to_numpy(dtype=np.float64) for name in limits}
-    return EvSessions(arrival_soc=values.pop("arrival_soc_percent") / 100.0, **values)
+    daily = table[table["parked_minutes"].between(60, MINUTES_A_DAY - 60)]
+    if daily.empty:
+        raise InputError(
+            [Problem(str(path), "parked_minutes", "none", "give at least one stay of 60 to 1380 minutes")]
+        )
+    return Stays(
+        arrival_min=daily["arrival_minute"].to_numpy(dtype=np.int64),
+        parked_min=daily["parked_minutes"].to_numpy(dtype=np.int64),
+    )
 
 
 def read_weather(path: Path) -> dict[str, Array]:

@@ -269,7 +269,7 @@ class RecordingSection(Section):
         300
     )
     settlement_period_s: Annotated[PeriodS, Field(description="between settlements [s]")] = 300
-    commit_period_s: Annotated[PeriodS, Field(description="between commits of the tables to disk [s]")] = 900
+    commit_period_s: Annotated[PeriodS, Field(description="between commits of the tables to disk [s]")] = 1800
 
 
 class InputsSection(Section):
@@ -289,7 +289,7 @@ class InputsSection(Section):
     ] = None
     ev_sessions_csv: Annotated[
         str | None,
-        Field(description="home charging: day_of_week, arrival_minute, parked_minutes, energy_kwh, ..."),
+        Field(description="stays of cars at home: arrival_minute (of the day), parked_minutes"),
     ] = None
     latitude_deg: Annotated[float, Field(ge=-90, le=90, description="north of the equator [deg]")] = 37.62
     longitude_deg: Annotated[float, Field(ge=-180, le=180, description="east of Greenwich [deg]")] = -122.38

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,6 +13,18 @@ Mask = NDArray[np.bool_]
 
 DEPARTURE_SOC = 0.9
 DAY_MIN = 1440
+
+
+@dataclass(frozen=True, slots=True)
+class Stays:
+    """Samples of when cars stand at home, (n,) each: minute of the day of arrival, minutes until they leave."""
+
+    arrival_min: Index
+    parked_min: Index
+
+
+COMMUTERS = Stays(np.array([16 * 60, 17 * 60, 18 * 60]), np.array([16 * 60, 15 * 60, 14 * 60]))
+"""Home from the late afternoon until eight, where no data are given."""
 
 
 def at_home(minute_of_day: int | Index, away_min: Index, home_min: Index) -> Mask:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from voltier.agents.cmo import ConsumerOperator, ConsumerRules
+from voltier.agents.devices.ev import Stays
 from voltier.agents.devices.inverter import LOAD_TAN_PHI
 from voltier.agents.houses import BASE, BATTERY, HVAC, PV, WATER
 from voltier.agents.iot import IotSpec
@@ -148,7 +149,9 @@ def test_inverters_support_only_as_far_as_the_sun_of_the_minute_allows():
 
 
 def test_cars_draw_nothing_from_the_minute_they_leave_to_the_minute_they_return():
-    population = build_population(FleetSpec(evs=300), FEEDER, 3)
+    parked_min = np.arange(14 * 60, 14 * 60 + 60)  # they leave from seven to eight
+    stays = Stays(np.full(60, 17 * 60), parked_min)
+    population = build_population(FleetSpec(evs=300), FEEDER, 3, stays=stays)
     house, to_the_last = population.house, False
     rules = ConsumerRules(True, 0.13, window_s=300, start_minute=7 * 60, record_period_s=60)
     cmo = ConsumerOperator(0, population, PROFILES, rules, SURE, seed=3)
@@ -158,7 +161,7 @@ def test_cars_draw_nothing_from_the_minute_they_leave_to_the_minute_they_return(
         t_s, now = 60 * minute, 7 * 60 + minute
         outbox = cmo.decide(t_s + 3, [schedule(t_s, population, bids, -0.5), weather(t_s)])
         bids, ev_kw = only(outbox, SmaBids), table(outbox, "devices")["ev_kw"]
-        assert not ev_kw[house.ev_away_min <= now].any()
+        assert not ev_kw[(house.ev_kw > 0) & (house.ev_away_min <= now)].any()
         to_the_last |= bool(((house.ev_away_min == now + 1) & (ev_kw < 0)).any())
     assert to_the_last  # so the test had something to see
 

@@ -7,7 +7,7 @@ from voltier.grid.errors import InputError
 from voltier.scenarios.inputs import (
     PACKAGED,
     conditions,
-    ev_sessions,
+    ev_stays,
     load_profiles,
     read_weather,
     weather_minutes,
@@ -85,10 +85,11 @@ def test_house_profiles_and_sessions_are_plausible():
     assert profiles.min() >= 0.0
     # Mean of the published profiles: 8.4 kWh a day.
     assert profiles.mean() * 24.0 == pytest.approx(8.4, abs=0.1)
-    sessions = ev_sessions(DAY)
-    assert len(sessions.energy_kwh) == 3921
-    assert sessions.arrival_soc.max() <= 1.0
-    assert (sessions.energy_kwh <= sessions.battery_kwh).all()
+    stays = ev_stays(DAY)
+    assert len(stays.arrival_min) > 3000
+    # People come home in the evening and stay overnight.
+    assert 15 * 60 < np.median(stays.arrival_min) < 20 * 60
+    assert 8 * 60 < np.median(stays.parked_min) < 16 * 60
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,7 @@ def test_wrong_files_are_refused_by_name(tmp_path, field, edit, problem_field):
 def test_a_profile_file_of_another_length_is_refused(tmp_path):
     with pytest.raises(InputError, match="1440"):
         load_profiles(with_file(tmp_path, "load_profiles_csv", lambda lines: lines[:-1]))
-    with pytest.raises(InputError, match="energy_kwh"):
-        ev_sessions(
-            with_file(tmp_path, "ev_sessions_csv", lambda ls: [x.replace("energy_kwh", "e") for x in ls])
+    with pytest.raises(InputError, match="parked_minutes"):
+        ev_stays(
+            with_file(tmp_path, "ev_sessions_csv", lambda ls: [x.replace("parked_minutes", "e") for x in ls])
         )
