@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ PACKAGED = {
     "load_profiles_csv": DATA / "loads" / "european_lv_100_houses_1min_kw.csv",
     "ev_sessions_csv": DATA / "vehicles" / "home_level2_sessions_san_francisco.csv",
 }
-HOURS_A_YEAR = 8760
+HOURS_A_DAY, HOURS_A_YEAR = 24, 8760
 MINUTES_A_DAY = 1440
 # PVWatts module: loss of output per degree above 25 C (NREL/TP-6A20-62641, standard module).
 _GAMMA_PER_C = -0.0047
@@ -41,6 +41,10 @@ _PLAUSIBLE = {
     "wind_speed_m_s": (0.0, 90.0),
     # Hourly prices beyond 10 $/kWh are a unit mistake: the highest cap in use is half of it.
     "price_usd_per_mwh": (-10_000.0, 10_000.0),
+    "year": (1950.0, 2200.0),
+    "month": (1.0, 12.0),
+    "day": (1.0, 31.0),
+    "hour_ending": (1.0, 24.0),
 }
 
 
@@ -61,7 +65,7 @@ def conditions(scenario: Scenario) -> ConditionSeries:
     minute_of_run = first + np.arange(n)
     weather = read_weather(_path(scenario.inputs, "weather_csv"))
     temp_air_c, pv_available = weather_minutes(weather, scenario.start, minute_of_run, scenario.inputs)
-    price = _price_minutes(_path(scenario.inputs, "price_csv"), scenario.start, minute_of_run)
+    price = _price_minutes(_path(scenario.inputs, "price_csv"), scenario, minute_of_run)
     return ConditionSeries(price_usd_per_kwh=price, temp_air_c=temp_air_c, pv_available=pv_available)
 
 
@@ -77,7 +81,17 @@ def load_profiles(scenario: Scenario) -> Array:
         raise InputError(
             [Problem(str(path), "columns", "minute", "give at least one column of kW beside minute")]
         )
-    _check_numbers(path, table, names, dict.fromkeys(names, (0.0, np.inf)))
+    _check_numbers(path, table, ["minute", *names], dict.fromkeys(["minute", *names], (0.0, np.inf)))
+    disorder = table["minute"].to_numpy(dtype=np.float64) != np.arange(MINUTES_A_DAY)
+    if disorder.any():
+        row = int(np.argmax(disorder))
+        where, remedy = f"{path}, data row {row + 1}", f"expected {row}; give every minute once, in order"
+        raise InputError([Problem(where, "minute", str(table["minute"].iloc[row]), remedy)])
+    dead = [name for name in names if not table[name].any()]
+    if dead:
+        raise InputError(
+            [Problem(str(path), dead[0], "all zero", "only its shape is used; remove the column")]
+        )
     return np.ascontiguousarray(table[names].to_numpy(dtype=np.float64))
 
 
@@ -144,22 +158,27 @@ def weather_minutes(
     return temp_air_c, np.clip(output * (1.0 - site.pv_loss), 0.0, 1.0)
 
 
-def _price_minutes(path: Path, start: datetime, minute: NDArray[np.int64]) -> Array:
-    """Return the price [$/kWh] at minutes counted from midnight of the start day."""
+def _price_minutes(path: Path, scenario: Scenario, minute: NDArray[np.int64]) -> Array:
+    """Return the price [$/kWh] at minutes counted from midnight of the start day.
+
+    The run itself must lie within the data; forecasts beyond their end repeat the last day.
+    """
     names = ["year", "month", "day", "hour_ending"]
     table = _read(path, [*names, "price_usd_per_mwh"])
-    _check_numbers(path, table, ["price_usd_per_mwh"], _PLAUSIBLE)
+    _check_numbers(path, table, ["year", "price_usd_per_mwh"], _PLAUSIBLE)
     year = int(table["year"].iloc[0])
     _check_calendar(path, table, names, year=year)
-    n = len(table)
-    first = (datetime(start.year, start.month, start.day) - datetime(year, 1, 1)).total_seconds() / 3600.0
-    if not 0 <= first < n:
-        remedy = (
-            f"it has no price for the start {start:%Y-%m-%d}; its first day is {year}-01-01, with {n} hours"
-        )
-        raise InputError([Problem(str(path), "start", f"{start:%Y-%m-%d}", remedy)])
-    hour = int(first) + np.floor_divide(minute, 60)
-    return table["price_usd_per_mwh"].to_numpy(dtype=np.float64)[hour % n] / 1000.0
+    n, midnight = len(table), datetime(scenario.start.year, scenario.start.month, scenario.start.day)
+    first = round((midnight - datetime(year, 1, 1)).total_seconds() / 3600.0)
+    last_hour = first + (scenario.start_second_of_day + scenario.end_s - MINUTE_S) // 3600
+    if first < 0 or last_hour >= n or n < HOURS_A_DAY:
+        end = datetime(year, 1, 1) + timedelta(hours=n)
+        remedy = f"the run must lie within the prices of {path}, {year}-01-01 to {end:%Y-%m-%d %H:%M}, a day at least"
+        shown = f"{scenario.start:%Y-%m-%d %H:%M}, {scenario.hours:g} h"
+        raise InputError([Problem(f"scenario {scenario.name}", "start", shown, remedy)])
+    hour = np.maximum(first + np.floor_divide(minute, 60), 0)
+    hour = np.where(hour < n, hour, n - HOURS_A_DAY + (hour - n) % HOURS_A_DAY)
+    return table["price_usd_per_mwh"].to_numpy(dtype=np.float64)[hour] / 1000.0
 
 
 def _hours_from_new_year(start: datetime) -> float:
@@ -230,6 +249,7 @@ def _check_numbers(
 
 def _check_calendar(path: Path, table: pd.DataFrame, names: Sequence[str], year: int) -> None:
     """Refuse rows that are not every hour from 1 January of the year on."""
+    _check_numbers(path, table, names, _PLAUSIBLE)
     expected = np.datetime64(f"{year}-01-01T00", "h") + np.arange(len(table))
     days = expected.astype("datetime64[D]")
     months = expected.astype("datetime64[M]")

@@ -88,7 +88,8 @@ def _find(name: str, folder: Path, where: str, field: str) -> Path:
     if name.endswith((".yaml", ".yml")) or "/" in name:
         path = (folder / name).resolve()
         if not path.is_file():
-            raise InputError([Problem(where, field, name, f"there is no such file (looked for {path})")])
+            what = "this is a folder, not a file" if path.is_dir() else "there is no such file"
+            raise InputError([Problem(where, field, name, f"{what} (looked for {path})")])
         return path
     path = LIBRARY / f"{name}.yaml"
     if not path.is_file():
@@ -150,7 +151,7 @@ def _apply(values: dict[str, Any], where: dict[str, str], override: str) -> None
         )
     try:
         value = parse_value(text)
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError([Problem(place, field, text, "cannot be read as a YAML value; quote it")]) from error
     *sections, key = field.split(".")
     target: Any = values

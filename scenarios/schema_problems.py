@@ -28,7 +28,7 @@ _REMEDIES = {
     "string_type": "must be text",
     "bool_type": "must be true or false",
     "datetime_type": "must be a date such as 2020-07-15, or 2020-07-15T17:00",
-    "tuple_type": "must be a list, such as [47, 48]",
+    "tuple_type": "must be a list",
     "model_type": "must be a section with keys of its own",
     "model_attributes_type": "must be a section with keys of its own",
     "too_short": "must have at least {min_length} entry",

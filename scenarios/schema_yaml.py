@@ -17,6 +17,15 @@ class _Loader(yaml.SafeLoader):
 
     yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
 
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Refuse aliases, with which a short file can ask for endless values."""
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.composer.ComposerError(
+                None, None, "aliases such as *name are not used here; write the values out", event.start_mark
+            )
+        return super().compose_node(parent, index)
+
 
 for _tag, _pattern, _first in (
     ("null", r"^(?:~|null|Null|NULL|)$", "~nN"),
@@ -72,6 +81,10 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         value = loader.construct_document(node) if node is not None else {}
     except (yaml.YAMLError, ValueError) as error:
         raise InputError([_syntax_problem(path, error)]) from error
+    except RecursionError as error:
+        raise InputError(
+            [Problem(str(path), "yaml", "...", "is nested too deeply to be a scenario")]
+        ) from error
     if twice:
         raise InputError(twice)
     if not isinstance(value, dict):

@@ -102,7 +102,9 @@ def test_house_profiles_and_sessions_are_plausible():
         ("weather_csv", lambda lines: [*lines[:-2], lines[-1], lines[-2]], "calendar"),
         ("price_csv", lambda lines: [*lines[:-1], "2020,12,31,24,high"], "price_usd_per_mwh"),
         ("price_csv", lambda lines: lines[:2000], "start"),
-        ("price_csv", lambda lines: [*lines[:-1], "2020,12,31,25,3.0"], "calendar"),
+        ("price_csv", lambda lines: [*lines[:-1], "2020,12,31,25,3.0"], "hour_ending"),
+        ("price_csv", lambda lines: [*lines[:-1], "2020,12,31,23,3.0"], "calendar"),
+        ("price_csv", lambda lines: [*lines[:-1], ",12,31,24,3.0"], "year"),
     ],
 )
 def test_wrong_files_are_refused_by_name(tmp_path, field, edit, problem_field):
@@ -111,7 +113,22 @@ def test_wrong_files_are_refused_by_name(tmp_path, field, edit, problem_field):
         conditions(scenario)
     problem = caught.value.problems[0]
     assert problem.field == problem_field
-    assert f"{field}.csv" in problem.where
+    assert f"{field}.csv" in str(caught.value)
+
+
+def test_a_run_lies_within_its_prices_and_forecasts_repeat_their_last_day():
+    with pytest.raises(InputError, match="within the prices"):
+        conditions(load_scenario("ieee123-day", ["start=2020-12-31T20:00", "hours=5"]))
+    price = conditions(load_scenario("ieee123-day", ["start=2020-12-31"])).price_usd_per_kwh
+    np.testing.assert_array_equal(price[1 + 1440 : 1 + 2880], price[1 : 1 + 1440])
+
+
+@pytest.mark.parametrize(
+    "edit", [lambda rows: [*rows[:-2], rows[-1], rows[-2]], lambda rows: [*rows[:-1], rows[-2]]]
+)
+def test_profiles_whose_minutes_are_not_in_order_are_refused(tmp_path, edit):
+    with pytest.raises(InputError, match="every minute once"):
+        load_profiles(with_file(tmp_path, "load_profiles_csv", edit))
 
 
 def test_a_profile_file_of_another_length_is_refused(tmp_path):
