@@ -63,7 +63,7 @@ def run(
 
     case = load_scenario(scenario, _overrides(override, hours=hours, seed=seed))
     path = out or _fresh(Path("runs"), case.name)
-    with following(case, quiet=quiet) as watch:
+    with following(case, quiet=quiet) as watch, _interruptible(path):
         run_scenario(case, path, transport=transport, watch=watch)
     if not quiet:
         show_result(console, path)
@@ -142,7 +142,7 @@ def study(
         _refuse("study", name, f"take one of {', '.join(studies)}")
 
     def run_case(case: Scenario, path: Path) -> Path:
-        with following(case, quiet=quiet) as watch:
+        with following(case, quiet=quiet) as watch, _interruptible(path):
             return run_scenario(case, path, transport=transport, watch=watch)
 
     path = out or _fresh(Path("runs"), name)
@@ -235,6 +235,19 @@ def federate(
     )
 
 
+class _Interrupted(Exception):
+    """Ctrl-C, or being told to end, with what remains; typer would end silently on KeyboardInterrupt itself."""
+
+
+@contextmanager
+def _interruptible(run_dir: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        left = f"; {run_dir} holds what was committed, `voltier report {run_dir}` shows it"
+        raise _Interrupted("interrupted" + (left if run_dir.exists() else "")) from stop
+
+
 def main() -> NoReturn:
     """Run the command line and end with one of its exit codes."""
     with _signals_interrupt():
@@ -246,22 +259,25 @@ def _guarded(command: Callable[[], Any]) -> int:
     try:
         code = command()
     except InputError as error:
-        return _complain(str(error), exit_codes.INPUT)
+        return _complain(error, exit_codes.INPUT)
     except ClearingAborted as error:
-        return _complain(str(error), exit_codes.CLEARING)
+        return _complain(error, exit_codes.CLEARING)
     except (FederationError, VoltierError) as error:
-        return _complain(str(error), exit_codes.FEDERATE)
+        return _complain(error, exit_codes.FEDERATE)
+    except _Interrupted as error:
+        return _complain(error, exit_codes.INTERRUPTED)
     except (KeyboardInterrupt, typer.Abort):
-        return _complain("interrupted", exit_codes.INTERRUPTED)
+        return _complain(_Interrupted("interrupted"), exit_codes.INTERRUPTED)
     except typer.Exit as stop:
         return stop.exit_code
     except typer.TyperException as error:
-        return _complain(f"{error.format_message()} Try voltier --help.", exit_codes.INPUT)
+        print(f"voltier: {error.format_message()} Try voltier --help.", file=sys.stderr)
+        return exit_codes.INPUT
     return code if isinstance(code, int) else exit_codes.DONE
 
 
-def _complain(text: str, code: int) -> int:
-    print(f"voltier: {text}", file=sys.stderr)
+def _complain(error: BaseException, code: int) -> int:
+    print("\n".join([f"voltier: {error}", *getattr(error, "__notes__", ())]), file=sys.stderr)
     return code
 
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
+from voltier.agents.clock import MINUTE_S
 from voltier.federates.case import ScenarioCase
 from voltier.federates.local import run_local
 from voltier.federates.progress import Watch, unwatched
 from voltier.federates.pulse import Beat, peak_memory_mb
 from voltier.federates.wiring import RECORDER
-from voltier.grid.errors import ClearingAborted, InputError, Problem
+from voltier.grid.errors import ClearingAborted, InputError, Problem, VoltierError
 from voltier.scenarios.build import check_data, table_layouts
-from voltier.scenarios.manifest import RunDirectory
+from voltier.scenarios.manifest import RunDirectory, Status
 from voltier.scenarios.metrics import write_kpis
 from voltier.scenarios.report import write_report
-from voltier.scenarios.results import TableWriter
+from voltier.scenarios.results import TableWriter, read_table
 from voltier.scenarios.schema import Scenario
 
 TRANSPORTS = ("zmq", "tcp", "inproc", "none")
@@ -34,7 +36,8 @@ def run_scenario(
     it.
 
     However the run ends, its tables are readable as far as they were committed and the manifest says how it
-    ended. Raises InputError, FederationError, ClearingAborted, or what an operator raised.
+    ended. Raises InputError, FederationError, ClearingAborted, VoltierError for a
+    disk that fails, or what an operator raised.
     """
     if transport not in TRANSPORTS:
         remedy = f"take one of {', '.join(TRANSPORTS)}"
@@ -43,19 +46,31 @@ def run_scenario(
     run = RunDirectory.create(path, scenario, command=command, transport=transport)
     try:
         performance = _Meter(scenario, run, transport, watch).run()
-    except KeyboardInterrupt:
         join_tables(run)
-        run.finish("interrupted")
-        raise
+        run.finish("done")
+        write_kpis(run.path, performance)
+        write_report(run.path)
     except BaseException as error:
-        join_tables(run)
-        run.finish("aborted" if isinstance(error, ClearingAborted) else "failed", str(error))
+        _wind_up(run, error)
+        if isinstance(error, OSError):
+            raise VoltierError(f"cannot write {error.filename}: {error.strerror}") from error
         raise
-    join_tables(run)
-    run.finish("done")
-    write_kpis(run.path, performance)
-    write_report(run.path)
     return run.path
+
+
+def _wind_up(run: RunDirectory, error: BaseException) -> None:
+    """Note how a run ended and join what was committed; a disk that is full must not hide why it ended."""
+    status: Status = "failed"
+    if isinstance(error, KeyboardInterrupt):
+        status = "interrupted"
+    elif isinstance(error, ClearingAborted):
+        status = "aborted"
+    for step in (partial(run.finish, status, str(error)), partial(join_tables, run)):
+        try:
+            step()
+        except (VoltierError, OSError) as trouble:
+            remedy = f"once that is mended, `voltier report {run.path}` joins what was committed"
+            error.add_note(f"its directory could not be put in order ({trouble}); {remedy}")
 
 
 def conclude(path: Path) -> Path:
@@ -66,7 +81,11 @@ def conclude(path: Path) -> Path:
     run = RunDirectory(path)
     join_tables(run)
     if run.manifest()["status"] == "running":
-        run.finish("done")
+        recorded_s = int(read_table(run.path, "substation")["t_s"].to_numpy().max()) + MINUTE_S
+        if recorded_s == run.scenario().end_s:
+            run.finish("done")
+        else:
+            run.finish("interrupted", f"recorded until simulated second {recorded_s}")
     if not (path / "kpis.json").is_file():
         write_kpis(path)
     return write_report(path)

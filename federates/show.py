@@ -35,10 +35,7 @@ def show_result(to: Console, run_dir: Path) -> None:
     last = ""
     for key in sorted(kpis):
         group, label, unit = split_key(key)
-        value = readable(kpis[key], unit)
-        table.add_row(
-            group if group != last else "", label, value if unit in value else f"{value} {unit}".strip()
-        )
+        table.add_row(group if group != last else "", label, readable(kpis[key], unit))
         last = group
     to.print(table)
     to.print(f"\nrun     {run_dir}\nreport  {run_dir / 'report.html'}", soft_wrap=True)

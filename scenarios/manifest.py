@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from voltier.grid.errors import InputError, Problem, VoltierError
+from voltier.grid.errors import InputError, Problem
 from voltier.scenarios.inputs import input_files
 from voltier.scenarios.schema import Scenario, dump_scenario, load_scenario
 
@@ -46,19 +46,20 @@ class RunDirectory:
         """Make the directory and write what is known before the run.
 
         command : by default argv of this process. Raises InputError if the directory holds
-        something already, VoltierError if it cannot be written.
+        something already or cannot be written.
         """
-        run = cls(Path(path))
-        if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
-            remedy = "it is not empty; choose another directory or remove it"
-            raise InputError([Problem("run directory", "--out", str(path), remedy)])
+        run = cls(Path(path).absolute())
         try:
+            if run.path.is_dir() and any(run.path.iterdir()):
+                remedy = "it is not empty; choose another directory or remove it"
+                raise InputError([Problem("run directory", "--out", str(path), remedy)])
             run.logs.mkdir(parents=True, exist_ok=True)
             run.tables.mkdir(exist_ok=True)
             dump_scenario(scenario, run.config)
             run.write_json("manifest.json", _manifest(scenario, command or sys.argv, transport))
         except OSError as error:
-            raise VoltierError(f"cannot write the run directory {path}: {error.strerror or error}") from error
+            remedy = f"cannot be made and written ({error.strerror or error}); choose another directory"
+            raise InputError([Problem("run directory", "--out", str(path), remedy)]) from error
         return run
 
     @property

@@ -39,7 +39,7 @@ class TableWriter:
     """
 
     def __init__(self, run_dir: Path, layouts: Mapping[str, TableLayout]) -> None:
-        self._tables = Path(run_dir) / "tables"
+        self._tables = Path(run_dir).absolute() / "tables"
         self._layouts = dict(layouts)
         self._schemas = {name: _schema(table) for name, table in self._layouts.items()}
         self._keys = {
@@ -127,7 +127,7 @@ def read_table(run_dir: Path | str, name: str) -> pa.Table:
 
     Raises InputError when the run has no such table.
     """
-    tables = Path(run_dir) / "tables"
+    tables = Path(run_dir).absolute() / "tables"
     final = tables / f"{name}.parquet"
     parts = _part_paths(tables, name)
     try:
@@ -144,7 +144,7 @@ def read_table(run_dir: Path | str, name: str) -> pa.Table:
 
 def table_names(run_dir: Path | str) -> list[str]:
     """Return the names of the tables that have something to read, in alphabetical order."""
-    tables = Path(run_dir) / "tables"
+    tables = Path(run_dir).absolute() / "tables"
     final = {path.stem for path in tables.glob("*.parquet")}
     return sorted(final | {path.parent.name for path in tables.glob(".parts/*/*.parquet")})
 
@@ -217,11 +217,16 @@ def _write(path: Path, pieces: Iterable[pa.Table], schema: pa.Schema) -> None:
     """Write a parquet file under a passing name and rename it: it appears whole or not at all."""
     passing = path.with_suffix(".parquet.tmp")
     try:
-        with pq.ParquetWriter(passing, schema, use_dictionary=_texts(schema), **_PARQUET) as writer:
+        # a file object, for the writer takes "~" in a name for the home folder
+        with (
+            passing.open("wb") as file,
+            pq.ParquetWriter(file, schema, use_dictionary=_texts(schema), **_PARQUET) as writer,
+        ):
             for piece in pieces:
                 writer.write_table(piece, row_group_size=max(len(piece), 1))
         passing.replace(path)
     except OSError as error:
+        passing.unlink(missing_ok=True)
         raise _disk_error(path, error) from error
 
 

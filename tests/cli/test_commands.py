@@ -1,8 +1,10 @@
 """The command line as scripts see it: exit codes, messages, files."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -168,3 +170,19 @@ def test_the_doctor_finds_this_installation_sound_and_leaves_nothing(tmp_path: P
     assert done.returncode == 0, done.stdout + done.stderr
     assert "FAIL" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_run_says_what_is_left_of_it(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = [*COMMAND, "run", "ieee123-day", "--transport", "none", "--out", str(out)]
+    command += ["--set", "recording.commit_period_s=60"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        until = time.monotonic() + 60.0
+        while not list(out.glob("tables/.parts/grid/*.parquet")) and time.monotonic() < until:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert f"voltier report {out}" in said
+    assert json.loads((out / "manifest.json").read_text())["status"] == "interrupted"
+    assert voltier("report", str(out), cwd=tmp_path).returncode == 0
