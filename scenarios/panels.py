@@ -39,7 +39,8 @@ class Block:
 def read_block(run_dir: Path, name: str) -> Block | None:
     """Read a table with fixed rows; None if the run wrote nothing to it.
 
-    Raises InputError if the times do not all have the same rows (the file is not one of ours, or was cut).
+    A run that was broken off may have left its last times incomplete: they are left out. Raises InputError if
+    other times do not have the same rows (the file is not one of ours).
     """
     if name not in table_names(run_dir):
         return None
@@ -47,13 +48,16 @@ def read_block(run_dir: Path, name: str) -> Block | None:
 
 
 def as_block(table: pa.Table, where: str) -> Block | None:
-    """Fold a table whose times all have the same rows in the same order."""
+    """Fold a table whose times, but for the last, all have the same rows in the same order."""
     if len(table) == 0:
         return None
     times, counts = np.unique(table["t_s"].to_numpy(), return_counts=True)
-    if len(np.unique(counts)) != 1:
+    whole = counts == counts.max()
+    if np.any(whole[1:] & ~whole[:-1]):
         n = f"{counts.min()} to {counts.max()} rows"
         raise InputError([Problem(where, "rows", n, "every time must have the same rows; repeat the run")])
+    times = times[whole]
+    table = table.slice(0, len(times) * counts[0])
     keys, values = {}, {}
     for field in table.schema:
         if field.name == "t_s":

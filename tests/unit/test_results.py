@@ -6,6 +6,7 @@ import textwrap
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -13,6 +14,7 @@ from voltier.agents.operator import Rows
 from voltier.grid.errors import InputError, VoltierError
 from voltier.scenarios import results
 from voltier.scenarios.manifest import RunDirectory
+from voltier.scenarios.panels import as_block
 from voltier.scenarios.results import TABLES, TableWriter, layout, read_table, table_names
 from voltier.scenarios.schema import load_scenario
 
@@ -185,3 +187,16 @@ def test_run_directory_explains_itself(tmp_path):
     assert run.manifest()["ended"] is not None
     with pytest.raises(InputError, match="not empty"):
         RunDirectory.create(tmp_path / "run", scenario)
+
+
+def test_a_run_broken_off_within_a_minute_is_read_without_that_minute():
+    def table(counts):
+        t_s = np.repeat(60 * np.arange(len(counts)), counts)
+        party = [f"p{k}" for n in counts for k in range(n)]
+        return pa.table({"t_s": t_s, "party": party, "energy_usd": np.arange(len(t_s), dtype=float)})
+
+    block = as_block(table([3, 3, 2]), "run")
+    np.testing.assert_array_equal(block.t_s, [0, 60])
+    np.testing.assert_array_equal(block["energy_usd"], [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]])
+    with pytest.raises(InputError, match="same rows"):
+        as_block(table([3, 2, 3]), "run")
