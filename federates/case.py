@@ -55,4 +55,4 @@ class _TableSink:
             self._writer.commit(before_s=now_s - self._margin_s)
 
     def close(self) -> None:
-        self._writer.commit()
+        self._writer.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,9 @@ def _without_command(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
+
+_PATIENCE_S = 10.0
+"""Ending all processes and joining the tables takes less than this; a second Ctrl-C within it changes nothing."""
 
 ScenarioArgument = Annotated[
     str, typer.Argument(metavar="SCENARIO", help="Name from `voltier list`, or path of a scenario file.")
@@ -283,12 +287,16 @@ def _complain(error: BaseException, code: int) -> int:
 
 @contextmanager
 def _signals_interrupt() -> Iterator[None]:
-    """Treat being told to end like Ctrl-C, so that everything started is ended too."""
+    """Treat being told to end like Ctrl-C; told again, first let what was begun be put in order."""
+    told_s: list[float] = []
 
-    def interrupt(number: int, frame: object) -> NoReturn:
-        raise KeyboardInterrupt
+    def interrupt(number: int, frame: object) -> None:
+        if not told_s or time.monotonic() - told_s[-1] > _PATIENCE_S:
+            told_s.append(time.monotonic())
+            raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
     finally:

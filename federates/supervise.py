@@ -188,13 +188,22 @@ def waiting_list(running: Sequence[Child], wiring: Wiring) -> str:
     for child in running:
         beat = child.beat
         line = f"  {child.name} has been {beat.state} for {beat.state_s:.0f} s"
-        if beat.state == "waiting":
+        if _is_stopped(child.process.pid):
+            line = f"  {child.name} is stopped by a signal (SIGSTOP)"
+        elif beat.state == "waiting":
             behind = [name for name in wiring.senders(child.name) if name in at and at[name] < at[child.name]]
             line += f" for simulated second {beat.t_s}: {', '.join(behind) or 'nobody'} is behind"
         elif beat.t_s is not None:
             line += f" at simulated second {beat.t_s}"
         lines.append(line)
     return "\n".join(lines)
+
+
+def _is_stopped(pid: int) -> bool:
+    """Say whether somebody has put a process to sleep, as Linux tells."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "T"
+    return False
 
 
 def last_lines(log: Path) -> str:

@@ -86,10 +86,11 @@ ROUTES = (
 # Published for observers, who need no place in the market: the parts for all receivers, one after the other.
 OBSERVED: dict[type[Message], tuple[str, ...]] = {PrimarySchedule: ("smo", "dlmp_p_usd_per_kwh")}
 
-# Operators of one offset whose mail touches act apart on the wire, receivers first: HELICS leaves it open
-# whether a value sent at an instant is seen at the same instant, and here it must not be. The recorder reads
-# half a minute before its minute, when nobody acts.
-_WIRE_DELAY_S = {"resilience": 0.25, "wholesale": 0.5, RECORDER: -30.0}
+# Operators of one offset whose mail touches act apart on the wire: HELICS leaves it open whether a value sent at an
+# instant is seen at the same instant, and here it must not be. Receivers come first, but for the attacker's
+# commands, which bite in the minute they are given: resilience acts just before smo. The recorder reads half a minute
+# before its minute, when nobody acts.
+_WIRE_DELAY_S = {"resilience": -0.25, "wholesale": 0.5, RECORDER: -30.0}
 
 _UNIT_OF_SUFFIX = {
     "_usd_per_kwh": "$/kWh",

@@ -44,6 +44,7 @@ def compute_kpis(run_dir: Path, scenario: Scenario) -> Kpis:
     kpis: Kpis = {}
     kpis |= _energy(blocks["grid"], blocks["substation"], blocks["secondary"], bool(scenario.generators))
     kpis |= _devices(blocks["devices"], scenario.recording.consumer_period_s / 3600.0)
+    kpis |= _flexibility(blocks["secondary"])
     kpis |= _prices(blocks["primary"], blocks["secondary"], blocks["system"])
     kpis["prices.retail_usd_per_kwh"] = scenario.wholesale.retail_usd_per_kwh
     kpis |= _voltage(blocks["grid"], scenario)
@@ -83,7 +84,28 @@ def _devices(devices: Block | None, hours: float) -> Kpis:
         f"energy.{name}_kwh": abs(float(devices.sum(f"{name}_kw").sum()) * hours) for name in _DEVICES
     }
     kpis["energy.battery_discharge_kwh"] = float(np.maximum(devices["battery_kw"], 0.0).sum() * hours)
+    stored_kwh = devices.sum("battery_kwh") + devices.sum("ev_kwh")
+    kpis["energy.stored_change_kwh"] = float(stored_kwh[-1] - stored_kwh[0])
+    temp_c = devices["temp_indoor_c"]
+    kpis["comfort.mean_temp_indoor_c"] = float(temp_c.mean())
+    kpis["comfort.min_temp_indoor_c"] = float(temp_c.min())
+    kpis["comfort.max_temp_indoor_c"] = float(temp_c.max())
     return kpis
+
+
+def _flexibility(secondary: Block | None) -> Kpis:
+    """Energy that agents were asked to inject more or less than they had bid to, and what they then missed.
+
+    A bid is what an agent wants now, rebound of earlier calls included: the sum of calls is more than energy saved.
+    """
+    if secondary is None:
+        return {}
+    called_kw = secondary["p_kw"] - secondary["p0_kw"]
+    return {
+        "flexibility.called_up_kwh": _kwh(np.maximum(called_kw, 0.0)),
+        "flexibility.called_down_kwh": _kwh(np.maximum(-called_kw, 0.0)),
+        "flexibility.missed_kwh": _kwh(np.abs(secondary["p_meter_kw"] - secondary["p_kw"])),
+    }
 
 
 def _prices(primary: Block | None, secondary: Block | None, system: Block | None) -> Kpis:
@@ -158,11 +180,13 @@ def _clearings(run_dir: Path) -> Kpis:
         return {}
     table = read_table(run_dir, "clearings").to_pydict()
     status, market = (np.asarray(table[name], dtype=object) for name in ("status", "market"))
+    gap = np.asarray(table["gap"], dtype=np.float64)
     kpis: Kpis = {
         "clearings.count": len(status),
+        "clearings.without_bound": int((~np.isfinite(gap[market == "primary"])).sum()),
         "clearings.failed": int((status == "failed").sum()),
         "clearings.relaxed": int((status == "relaxed").sum()),
-        "clearings.max_gap": _largest(np.asarray(table["gap"], dtype=np.float64)),
+        "clearings.max_gap": _largest(gap),
         "clearings.max_ac_residual_pu": _largest(np.asarray(table["ac_residual_pu"], dtype=np.float64)),
     }
     solve_s = np.asarray(table["solve_s"], dtype=np.float64)

@@ -7,6 +7,7 @@ one rename, so a reader sees a commit whole or not at all. A finished table is o
 
 from __future__ import annotations
 
+import fcntl
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -35,7 +36,9 @@ class TableWriter:
     column "position"; a piece without it covers all rows, or, in a table without fixed rows, as many as it
     likes. Within a time, rows are written by position, else by their texts, whatever the shards.
 
-    Raises VoltierError for a table, column or length that the layout does not know, and when the disk fails.
+    A run has one writer at a time: it holds a lock until closed, which the system lifts should it die.
+    Raises InputError while another writes, VoltierError for a table, column or length that the layout does not know,
+    and when the disk fails.
     """
 
     def __init__(self, run_dir: Path, layouts: Mapping[str, TableLayout]) -> None:
@@ -51,8 +54,20 @@ class TableWriter:
         try:
             for name in self._layouts:
                 self._folder(name).mkdir(parents=True, exist_ok=True)
+            self._lock = (self._tables / ".parts" / "lock").open("w")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            remedy = "the run is still going on; wait for its end"
+            raise InputError([Problem("run directory", "tables", str(self._tables), remedy)]) from error
         except OSError as error:
             raise _disk_error(self._tables, error) from error
+
+    def close(self) -> None:
+        """Commit what is left and let others write."""
+        try:
+            self.commit()
+        finally:
+            self._lock.close()
 
     def add(self, rows: Rows) -> None:
         """Keep rows for a later commit."""
@@ -82,11 +97,15 @@ class TableWriter:
                 _write(self._folder(name) / f"{self._parts[name]:06d}.parquet", [table], self._schemas[name])
 
     def finalise(self) -> None:
-        """Commit what is left and join the parts of each table into one file, a row group a part."""
-        self.commit()
-        for name in self._layouts:
-            join_parts(self._tables, name, self._schemas[name])
-        _remove_empty(self._tables / ".parts")
+        """Close, and join the parts of each table into one file, a row group a part."""
+        try:
+            self.commit()
+            for name in self._layouts:
+                join_parts(self._tables, name, self._schemas[name])
+            Path(self._lock.name).unlink()
+            _remove_empty(self._tables / ".parts")
+        finally:
+            self._lock.close()
 
     def _folder(self, name: str) -> Path:
         return self._tables / ".parts" / name

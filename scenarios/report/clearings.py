@@ -132,6 +132,9 @@ def _finding(
     )
     main = market == ("primary" if "primary" in markets else markets[0])
     if "gap" in values:
+        unbounded = int((~np.isfinite(values["gap"][main])).sum())
+        if unbounded:
+            text += f", {unbounded:,} of them without a certified bound"
         text += f"; the largest {market[main][0]} gap is {_reading(values, 'gap', main, np.nanmax)}"
     if "solve_s" in values:
         text += f", the median solve takes {_reading(values, 'solve_s', main, np.nanmedian)} ms"

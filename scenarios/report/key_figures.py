@@ -72,6 +72,15 @@ LABELS = {
     "attack.curtailment_share_smo_spearman": "Rank correlation of score and curtailed share, SMOs",
     "attack.curtailment_share_sma_spearman": "Rank correlation of score and curtailed share, SMAs",
     "attack.import_error_share": "Import against the level before",
+    "attack.load_before_kw": "Net load before",
+    "attack.load_attacked_kw": "Net load attacked",
+    "attack.load_mitigated_kw": "Net load mitigated",
+    "energy.load_kwh": "Net load",
+    "energy.stored_change_kwh": "Change of energy stored",
+    "comfort.mean_temp_indoor_c": "Mean indoor temperature",
+    "comfort.min_temp_indoor_c": "Lowest indoor temperature",
+    "comfort.max_temp_indoor_c": "Highest indoor temperature",
+    "clearings.without_bound": "Without a lower bound",
     "performance.wall_s": "Wall time",
 }
 """Labels where the words of the key alone would puzzle."""

@@ -13,7 +13,13 @@ from typing import Any
 from voltier.scenarios.schema import Scenario, load_scenario
 from voltier.scenarios.studies.cases import CaseKpis, Run, markdown_table, number, ratio, run_cases, share
 
-DESIGNS = ("no_market", "primary_only", "hierarchical")
+PLANNED = "primary_only_planned"
+DESIGNS = ("no_market", "primary_only", PLANNED, "hierarchical")
+"""The third is no design of its own: the primary market alone, but with houses that plan their bill at the flat tariff
+as those in the hierarchy do at theirs. It tells what planning does from what the lower markets do."""
+_SETTINGS = {
+    PLANNED: ["design=primary_only", "consumer.outside_market=retail_tariff"],
+}
 PUBLISHED: dict[str, dict[str, float]] = {
     "prices.mean_dlmp_usd_per_kwh": {"primary_only": 0.116, "hierarchical": 0.064},
     "prices.mean_tariff_usd_per_kwh": {"no_market": 0.129, "primary_only": 0.116, "hierarchical": 0.082},
@@ -32,6 +38,11 @@ _FIGURES: tuple[tuple[str, str, int], ...] = (
     ("import [kWh]", "energy.import_kwh", 0),
     ("peak import [kW]", "energy.peak_import_kw", 0),
     ("losses [kWh]", "losses.energy_kwh", 1),
+    ("heating and cooling [kWh]", "energy.hvac_kwh", 0),
+    ("mean indoor temperature [C]", "comfort.mean_temp_indoor_c", 2),
+    ("lowest indoor temperature [C]", "comfort.min_temp_indoor_c", 2),
+    ("change of energy stored [kWh]", "energy.stored_change_kwh", 0),
+    ("called up, hierarchy [kWh]", "flexibility.called_up_kwh", 0),
 )
 _CHANGES: tuple[tuple[str, str, str, str], ...] = (
     ("dLMP, hierarchy against primary alone", "prices.mean_dlmp_usd_per_kwh", "hierarchical", "primary_only"),
@@ -57,18 +68,30 @@ _CHANGES: tuple[tuple[str, str, str, str], ...] = (
     ("std of V, hierarchy against primary alone", "voltage.std_pu", "hierarchical", "primary_only"),
     ("losses, hierarchy against primary alone", "losses.energy_kwh", "hierarchical", "primary_only"),
     ("import, hierarchy against primary alone", "energy.import_kwh", "hierarchical", "primary_only"),
+    *(
+        (f"{title}, hierarchy against primary alone with planning houses", key, "hierarchical", PLANNED)
+        for title, key in (
+            ("dLMP", "prices.mean_dlmp_usd_per_kwh"),
+            ("import", "energy.import_kwh"),
+            ("losses", "losses.energy_kwh"),
+            ("mean abs(V - 1)", "voltage.mean_abs_deviation_pu"),
+        )
+    ),
 )
 
 
 def cases(base: str = "ieee123-day", overrides: Sequence[str] = ()) -> dict[str, Scenario]:
-    """Return the three scenarios of the study, which differ in nothing but the design."""
-    return {design: load_scenario(base, [*overrides, f"design={design}"]) for design in DESIGNS}
+    """Return the scenarios of the study, which differ in nothing but the design and how houses plan outside it."""
+    return {
+        design: load_scenario(base, [*overrides, *_SETTINGS.get(design, [f"design={design}"])])
+        for design in DESIGNS
+    }
 
 
 def study_designs(
     run: Run, out: Path, *, base: str = "ieee123-day", overrides: Sequence[str] = ()
 ) -> CaseKpis:
-    """Run the three designs into out/<design>; write out/kpis.json and out/designs.md.
+    """Run the designs into out/<design>; write out/kpis.json and out/designs.md.
 
     Raises InputError if out holds something already or the scenario is wrong.
     """
@@ -106,7 +129,7 @@ def page(kpis: CaseKpis, base: str) -> str:
         [title, share(entry["ours"]), share(entry["published"])] for title, entry in comparison(kpis).items()
     ]
     return (
-        f"# Three market designs on {base}\n\n"
+        f"# Market designs on {base}\n\n"
         + markdown_table(["", *DESIGNS], [*figures, *published])
         + "\n"
         + markdown_table(["change", "ours", "published"], changes)

@@ -8,6 +8,8 @@ import pytest
 from voltier.federates import session
 from voltier.grid.errors import InputError, VoltierError
 from voltier.scenarios import results
+from voltier.scenarios.build import table_layouts
+from voltier.scenarios.manifest import RunDirectory
 from voltier.scenarios.schema import load_scenario
 
 SHORT = load_scenario("ieee123-day", ["hours=0.25", "recording.commit_period_s=60"])
@@ -61,3 +63,11 @@ def test_a_directory_that_cannot_be_made_is_bad_input(tmp_path, out):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="choose another"):
         session.run_scenario(SHORT, tmp_path / out, transport="none")
+
+
+def test_a_run_that_is_going_on_is_not_touched(tmp_path):
+    run = RunDirectory.create(tmp_path / "run", SHORT)
+    writer = results.TableWriter(run.path, table_layouts(SHORT))
+    with pytest.raises(InputError, match="still going on"):
+        session.conclude(run.path)
+    writer.close()
