@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 import time
@@ -254,6 +255,10 @@ def _interruptible(run_dir: Path) -> Iterator[None]:
 
 def main() -> NoReturn:
     """Run the command line and end with one of its exit codes."""
+    # A terminal that cannot show a sign shows a question mark; a finished run must not fail for it.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     with _signals_interrupt():
         sys.exit(_guarded(lambda: app(standalone_mode=False)))
 
@@ -272,6 +277,8 @@ def _guarded(command: Callable[[], Any]) -> int:
         return _complain(error, exit_codes.INTERRUPTED)
     except (KeyboardInterrupt, typer.Abort):
         return _complain(_Interrupted("interrupted"), exit_codes.INTERRUPTED)
+    except OSError as error:
+        return _complain(VoltierError(f"{error.filename or 'output'}: {error.strerror}"), exit_codes.FEDERATE)
     except typer.Exit as stop:
         return stop.exit_code
     except typer.TyperException as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import plotly.graph_objects as go
 
+from voltier.grid.errors import InputError, Problem
 from voltier.scenarios.report import energy, key_figures
 from voltier.scenarios.report.page import render
 from voltier.scenarios.report.panel import Panel
@@ -28,14 +29,21 @@ from voltier.scenarios.report.voltage import limits_pu
 
 
 def write_comparison(run_dirs: Sequence[Path], path: Path) -> Path:
-    """Write a page that compares runs, the first being the reference, and return its path."""
+    """Write a page that compares runs, the first being the reference, and return its path.
+
+    Raises InputError if the page cannot be written there.
+    """
     runs = label([Run(run_dir) for run_dir in run_dirs])
     sections = [_figures_table(runs), *(_overlay(runs, *parts) for parts in OVERLAYS), _voltages(runs)]
     legend = " · ".join(
         f'<span style="color:{_color(i)}">■</span> {html.escape(name)}' for i, name in enumerate(runs)
     )
     text = render(title="Runs compared", subtitle=legend, banner="", tiles="", sections=sections)
-    Path(path).write_text(text, encoding="utf-8")
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        remedy = f"cannot be written ({error.strerror}); choose another file"
+        raise InputError([Problem("comparison", "--out", str(path), remedy)]) from error
     return Path(path)
 
 

@@ -126,7 +126,7 @@ def _figure(thin: Panel, values: dict[str, Array]) -> go.Figure:
         line("baseline", thin.t_s, values["p0_kw"], COLOR["scheduled"], dash="dot", hover=HOVER, step=True),
         line("schedule", thin.t_s, values["p_kw"], ACCENT, hover=HOVER, step=True, width=2.2),
         line("measured", thin.t_s, values["meter"], INK, hover=HOVER, width=1.2),
-        line("generator", thin.t_s, values["gen"], COLOR["generator"], hover=HOVER, step=True),
+        line("generator, scheduled", thin.t_s, values["gen"], COLOR["generator"], hover=HOVER, step=True),
     ]
     for trace in traces:
         figure.add_trace(trace, 1, 1)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from voltier.grid.errors import InputError, Problem
 from voltier.scenarios.schema import Scenario, load_scenario
 from voltier.scenarios.studies.cases import CaseKpis, Run, markdown_table, number, ratio, run_cases, share
 
@@ -81,7 +82,16 @@ _CHANGES: tuple[tuple[str, str, str, str], ...] = (
 
 
 def cases(base: str = "ieee123-day", overrides: Sequence[str] = ()) -> dict[str, Scenario]:
-    """Return the scenarios of the study, which differ in nothing but the design and how houses plan outside it."""
+    """Return the scenarios of the study, which differ in nothing but the design and how houses plan outside it.
+
+    Raises InputError for an override of either.
+    """
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key in ("design", "consumer.outside_market"):
+            raise InputError(
+                [Problem(f"--set {override}", key, value, "the study sets this itself; leave it out")]
+            )
     return {
         design: load_scenario(base, [*overrides, *_SETTINGS.get(design, [f"design={design}"])])
         for design in DESIGNS
