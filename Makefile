@@ -37,11 +37,11 @@ bench: $(VENV)/ready
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "voltier needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
-	mkdir -p $(TMPDIR)
+	mkdir -p "$(TMPDIR)"
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	$(VENV)/bin/voltier doctor
 	touch $@
 
 clean:
-	rm -rf $(VENV) .typing .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .typing .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find grid market agents scenarios federates -name __pycache__ -prune -exec rm -rf {} +

@@ -1,12 +1,13 @@
 """The market clock: who acts in which order within a minute, and so who knows what when.
 
-A minute starts at now_s = 60 k. Within it operators act at whole-second offsets; what is sent at one offset is read
-at the next instant of its receiver. Simulated results belong to the minute, not to the offset.
+A minute starts at now_s = 60 k. Within it operators act at whole-second offsets, those of one offset in the order of
+the table; what is sent at one instant is read at the next instant of its receiver. Simulated results belong to the
+minute, not to the offset.
 
 offset  who                          reads                                    sends
-0       wholesale                    -                                        conditions (and hourly forecast)
 0       resilience                   measurement of the last minute           alarm, attack
-0       smo                          bids, meters (last minute's offset 3)    bid up, or schedule
+0       smo                          attack, bids, meters (last minute's)     bid up, or schedule
+0       wholesale                    -                                        conditions (and hourly forecast)
 1       pmo (each primary period)    aggregate bids, conditions, alarm, taps  set-points, dLMP
 2       smo (each primary period)    set-points, dLMP                         schedule
 3       cmo                          schedule, conditions                     injections, meters, next bids

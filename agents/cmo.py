@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
 
+from voltier.agents.certificates import GameBook, event
 from voltier.agents.clock import MINUTE_S
 from voltier.agents.consumer_model import ConsumerModel
 from voltier.agents.devices.inverter import LOAD_TAN_PHI
@@ -18,6 +20,7 @@ from voltier.agents.operator import Mail, Outbox, Rows
 from voltier.agents.plan import Outlook
 from voltier.agents.population import Population
 from voltier.agents.randomness import stream
+from voltier.market.consumer import Game
 from voltier.market.secondary import sum_by_market
 
 Array = NDArray[np.float64]
@@ -33,10 +36,11 @@ _ADDER_RATE = 1.0 / 60.0
 class ConsumerRules:
     """How consumers take part.
 
-    flexible : whether they plan by price and bid flexibility (hierarchical design); without, thermostats hold the
-    wanted temperature and batteries only keep their house's own PV. first_guess_usd_per_kwh : tariff expected before
-    any is known. start_minute : minute of the day at simulated second 0.
-    record_period_s : between records of houses and devices.
+    flexible : whether they plan by the market's prices and bid flexibility (hierarchical design); without, they plan
+    at outside_price_usd_per_kwh, and at zero thermostats hold the wanted temperature and batteries only keep their
+    house's own PV. game : whether schedules are shared by the consumer market's game.
+    first_guess_usd_per_kwh : tariff expected before any is known. start_minute : minute of the day at simulated
+    second 0. record_period_s : between records of houses and devices.
     """
 
     flexible: bool
@@ -44,6 +48,8 @@ class ConsumerRules:
     window_s: int
     start_minute: int
     record_period_s: int
+    game: bool = True
+    outside_price_usd_per_kwh: float = 0.0
 
 
 class ConsumerOperator:
@@ -62,7 +68,10 @@ class ConsumerOperator:
         seed: int,
     ) -> None:
         self.name, self._smo = f"cmo.{shard}", f"smo.{shard}"
-        self.model = ConsumerModel(population, flexible=rules.flexible, window_h=rules.window_s / 3600.0)
+        self.model = ConsumerModel(
+            population, flexible=rules.flexible, window_h=rules.window_s / 3600.0, game=rules.game
+        )
+        self._book = GameBook(population.sma_name, population.sma_index)
         self._population, self._rules = population, rules
         self._base_kw = _base_load(population, profiles_kw)
         self._iot = IotNetwork(iot, seed, population.smo_index, population.smo_offset)
@@ -100,7 +109,7 @@ class ConsumerOperator:
         offer = model.offer
         assert offer is not None
         assert self._conditions is not None
-        game = model.play(schedule.p_kw, schedule.tariff_usd_per_kwh)
+        game = self._play(t_s, schedule, outbox)
         traffic = self._iot.minute()
         heard = traffic.delivered[population.house_sma]
         response = np.where(heard, self._responses(t_s), 0.0)
@@ -112,15 +121,26 @@ class ConsumerOperator:
         outbox.mail.append(Mail(self.name, "grid", self._injections(t_s, p_kw, q_kvar)))
         meters = SmaMeters(
             t_s=t_s,
-            sma=population.sma_index,
-            p_kw=self._by_sma(p_kw),
-            q_kvar=self._by_sma(q_kvar),
-            anomaly=traffic.anomaly,
+            sma=population.sma_index[traffic.metered],
+            p_kw=self._by_sma(p_kw)[traffic.metered],
+            q_kvar=self._by_sma(q_kvar)[traffic.metered],
+            anomaly=traffic.anomaly[traffic.metered],
         )
         outbox.mail.append(Mail(self.name, self._smo, meters))
         if t_s % self._rules.record_period_s == 0:
             mu = game.mu_usd_per_kwh[population.house_sma], game.mu_tilde_usd_per_kwh[population.house_sma]
             self._record(t_s, game.p_kw, p_kw, mu, outbox)
+
+    def _play(self, t_s: int, schedule: SmaSchedule, outbox: Outbox) -> Game:
+        """Share the schedules among the houses and keep the books of it, where there is a market."""
+        began = perf_counter()
+        game = self.model.play(schedule.p_kw, schedule.tariff_usd_per_kwh)
+        if self._rules.flexible:
+            outbox.rows += self._book.add(t_s, game, perf_counter() - began)
+            period_s = self._rules.record_period_s
+            if (t_s + MINUTE_S) % period_s == 0:
+                outbox.rows.append(self._book.close(t_s + MINUTE_S - period_s))
+        return game
 
     def _responses(self, t_s: int) -> Array:
         """Return the share of its move that each house makes in this minute, drawn an hour at a time."""
@@ -171,7 +191,7 @@ class ConsumerOperator:
             adder = np.where(np.isnan(self._adder), first, self._adder)[self._population.house_sma]
             price = forecast.price_usd_per_kwh[None, :] + adder[:, None]
         else:
-            price = np.zeros((n, steps))
+            price = np.full((n, steps), self._rules.outside_price_usd_per_kwh)
         middle_s = forecast.t_s + (np.arange(steps) + 0.5) * forecast.step_s
         outlook = Outlook(
             t_s=forecast.t_s,
@@ -186,12 +206,15 @@ class ConsumerOperator:
         plan = self.model.make_plan(outlook)
         if plan.unsolved:
             text = f"{plan.unsolved} device plans did not converge; their last iterates are used"
-            outbox.rows.append(_event(t_s, "plan-unsolved", text))
+            outbox.rows.append(event("cmo", t_s, "plan-unsolved", text))
 
     def _bid(self, for_s: int, now_s: int, outbox: Outbox) -> None:
         """Bid for the minute at for_s on what is known now: base load and sun are expected to stay."""
         moment = replace(self._moment(now_s), minute_of_day=self._minute_of_day(for_s))
-        bid = self.model.make_bid(for_s, moment)
+        assert self._conditions is not None
+        # An agent that has seen no tariff yet knows the wholesale price.
+        tariff = self._conditions.price_usd_per_kwh + np.nan_to_num(self._adder)
+        bid = self.model.make_bid(for_s, moment, tariff)
         bids = SmaBids(
             t_s=for_s,
             sma=self._population.sma_index,
@@ -266,7 +289,3 @@ def _terminals(population: Population) -> tuple[NDArray[np.int64], NDArray[np.in
     key = population.house_bus * 3 + population.house_phase
     at, terminal = np.unique(key, return_inverse=True)
     return at // 3, at % 3, terminal
-
-
-def _event(t_s: int, kind: str, text: str) -> Rows:
-    return Rows("events", t_s, {"source": ["cmo"], "kind": [kind], "text": [text]})

@@ -11,10 +11,10 @@ import mesa
 import numpy as np
 from numpy.typing import NDArray
 
-from voltier.agents.houses import HouseState, Moment, Offer, Target, make_offer, move_devices, step_houses
+from voltier.agents.houses import BASE, PV, HouseState, Moment, Offer, make_offer, move_devices, step_houses
 from voltier.agents.plan import HousePlan, Outlook, plan_houses
 from voltier.agents.population import Population
-from voltier.market.consumer import Game, play_game
+from voltier.market.consumer import Game, play_game, share_target
 from voltier.market.secondary import sum_by_market
 
 Array = NDArray[np.float64]
@@ -84,16 +84,19 @@ class ConsumerModel(mesa.Model):
     """All consumer markets of a shard.
 
     flexible : whether houses offer flexibility at all. window_h : how long an offer must hold.
+    game : whether houses share schedules by the game's prices, or in proportion to their offers.
     """
 
-    def __init__(self, population: Population, *, flexible: bool, window_h: float) -> None:
+    def __init__(self, population: Population, *, flexible: bool, window_h: float, game: bool = True) -> None:
         super().__init__()
+        self._share = play_game if game else share_target
         self.population, self._flexible, self._window_h = population, flexible, window_h
         self.offset = population.sma_offset
         self.state = HouseState.at_rest(population.house)
         self.device_kw = np.zeros((6, len(population.house_name)))
         self.plan: HousePlan | None = None
         self.offer: Offer | None = None
+        self._gamma = np.zeros(len(population.house_name))
         self.houses = [House(self, row) for row in range(len(population.house_name))]
         self.markets = [ConsumerMarket(self, row) for row in range(len(population.sma_name))]
 
@@ -102,8 +105,13 @@ class ConsumerModel(mesa.Model):
         self.plan = plan_houses(self.population.house, self.state, outlook)
         return self.plan
 
-    def make_bid(self, now_s: int, moment: Moment) -> Bid:
-        """Offer for the minute at now_s, from the present state and plan."""
+    def make_bid(self, now_s: int, moment: Moment, price_usd_per_kwh: Array | float = 0.0) -> Bid:
+        """Offer for the minute at now_s, from the present state and plan.
+
+        price_usd_per_kwh : (n_sma,) tariff that the agents expect. Its sign says to which side the market will move
+        them, and so which side's flexibility the one coefficient of a bid must price: what injects more, or, where
+        consumption is paid, what injects less.
+        """
         assert self.plan is not None
         offer = make_offer(self.population.house, self.state, moment, self.plan.at(now_s), self._window_h)
         if not self._flexible:
@@ -113,8 +121,13 @@ class ConsumerModel(mesa.Model):
         p0, up, down = offer.p0_kw, offer.up_kw.sum(axis=0), offer.down_kw.sum(axis=0)
         room = self._by_market(offer.q_room_kvar)
         price = self.population.house.flex_price_usd_per_kwh
+        paid_to_consume = (
+            np.broadcast_to(price_usd_per_kwh, len(self.markets))[self.population.house_sma] < 0.0
+        )
+        flex = np.maximum(np.where(paid_to_consume, down, up), _SMALLEST_FLEX_KW)
+        self._gamma = price / (2.0 * flex)
         # Houses in parallel: the agent's coefficient is that of the cheapest split of a departure over them.
-        beta = 1.0 / self._by_market(1.0 / self._gamma(offer, price))
+        beta = 1.0 / self._by_market(1.0 / self._gamma)
         beta_q = 0.1 * self._mean_by_market(price) / (2.0 * np.maximum(room, _SMALLEST_FLEX_KW))
         p0_sma = self._by_market(p0)
         return Bid(
@@ -132,35 +145,30 @@ class ConsumerModel(mesa.Model):
         offer = self.offer
         assert offer is not None
         p0 = offer.p0_kw
-        return play_game(
+        return self._share(
             self.offset,
             p0,
             p0 - offer.down_kw.sum(axis=0),
             p0 + offer.up_kw.sum(axis=0),
-            self._gamma(offer, self.population.house.flex_price_usd_per_kwh),
+            self._gamma,
             target_kw,
             price_usd_per_kwh,
         )
 
     def step(self, moment: Moment, moved_kw: Array) -> None:
-        """Let a minute pass in which every house departs from its offer's wish by moved_kw, (n_house,)."""
+        """Let a minute pass in which every house departs from its offer's wish by moved_kw, (n_house,).
+
+        PV is throttled by as much as was asked of it, at most to nothing, whatever the sun turns out to be.
+        """
         assert self.offer is not None
         offer = self.offer
         device = move_devices(offer, moved_kw)
         # What the minute really brought: people and sun do not follow bids.
-        device[0] = -moment.base_kw
-        device[3] = moment.pv_available * self.population.house.pv_kva
+        throttled_kw = offer.device_kw[PV] - device[PV]
+        device[BASE] = -moment.base_kw
+        device[PV] = np.maximum(moment.pv_available * self.population.house.pv_kva - throttled_kw, 0.0)
         self.device_kw = device
         self.state = step_houses(self.population.house, self.state, moment, device)
-
-    def target_now(self, now_s: int) -> Target:
-        """Return what the plan in force wants of the minute at now_s."""
-        assert self.plan is not None
-        return self.plan.at(now_s)
-
-    def _gamma(self, offer: Offer, price: Array) -> Array:
-        flex = np.maximum(offer.up_kw.sum(axis=0), _SMALLEST_FLEX_KW)
-        return price / (2.0 * flex)
 
     def _by_market(self, values: Array) -> Array:
         return sum_by_market(self.offset, values)

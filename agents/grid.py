@@ -11,7 +11,7 @@ from voltier.agents.messages import Index, Injections, Measurement, Taps
 from voltier.agents.operator import Mail, Outbox, Rows
 from voltier.grid.feeder import Feeder
 from voltier.grid.flow.port import Flow, PowerFlow
-from voltier.grid.regulators import next_taps
+from voltier.grid.regulators import next_taps, regulators_above
 
 _PHASE = "abc"
 _SETTLING_ROUNDS = 10
@@ -52,9 +52,10 @@ class GridOperator:
         measurement = Measurement(t_s=t_s, p_cc_kw=flow.p_cc_kw, q_cc_kvar=flow.q_cc_kvar)
         outbox.mail += [Mail(self.name, to, measurement) for to in ("pmo", "resilience")]
         outbox.mail.append(Mail(self.name, "pmo", Taps(t_s=t_s, tap=self._tap)))
+        next_tap = next_taps(self._feeder, flow, self._tap) if self._controlled else self._tap
         self._record(t_s, flow, p_kw, q_kvar, outbox)
-        if self._controlled:
-            self._tap = next_taps(self._feeder, flow, self._tap)
+        self._watch_limits(t_s, np.abs(flow.v_pu), next_tap, outbox)
+        self._tap = next_tap
         return outbox
 
     def _settle(self, flow: Flow, p_kw: np.ndarray, q_kvar: np.ndarray) -> Flow:
@@ -90,20 +91,19 @@ class GridOperator:
             "balance_error_kw": np.full(3, loss_kw.sum() - flow.loss_kw),
         }
         outbox.rows.append(Rows("substation", t_s, substation))
-        self._watch_limits(t_s, v_pu, outbox)
 
-    def _watch_limits(self, t_s: int, v_pu: np.ndarray, outbox: Outbox) -> None:
+    def _watch_limits(self, t_s: int, v_pu: np.ndarray, next_tap: Index, outbox: Outbox) -> None:
         """Log an event when the set of nodes outside the voltage limits grows or empties."""
         v_min, v_max = self._limits
-        with np.errstate(invalid="ignore"):
-            outside = (v_pu < v_min) | (v_pu > v_max)
-        now = frozenset(zip(*(axis.tolist() for axis in np.nonzero(outside)), strict=True))
+        excess = np.nan_to_num(np.maximum(v_pu - v_max, v_min - v_pu), nan=-np.inf)
+        now = frozenset(zip(*(axis.tolist() for axis in np.nonzero(excess > 0.0)), strict=True))
         if now - self._outside:
-            deviation = np.where(outside, np.abs(v_pu - 1.0), 0.0)
-            bus, phase = np.unravel_index(int(np.argmax(deviation)), deviation.shape)
+            bus, phase = (int(at) for at in np.unravel_index(int(np.argmax(excess)), excess.shape))
+            limit = f"above {v_max:g}" if v_pu[bus, phase] > v_max else f"below {v_min:g}"
             text = (
                 f"{len(now)} of {int(np.isfinite(v_pu).sum())} nodes outside {v_min:g} to {v_max:g} p.u.; farthest "
-                f"{self._feeder.bus[bus]}.{_PHASE[phase]} at {v_pu[bus, phase]:.4f}; taps {self._tap.tolist()}"
+                f"{self._feeder.bus[bus]}.{_PHASE[phase]}, {_digits(excess[bus, phase])} p.u. {limit}: "
+                f"{self._why_unbalanced(v_pu[bus])}; {self._why_tapped(bus, phase, next_tap)}"
             )
             outbox.rows.append(_event(t_s, "voltage", text))
         elif self._outside and not now:
@@ -111,6 +111,39 @@ class GridOperator:
                 _event(t_s, "voltage-restored", "all nodes are back inside the voltage limits")
             )
         self._outside = now
+
+    def _why_unbalanced(self, v_pu: np.ndarray) -> str:
+        """Say whether the bus is outside as a whole, or by a phase that leaves the mean of its phases."""
+        v_min, v_max = self._limits
+        mean = float(np.nanmean(v_pu))
+        if np.isfinite(v_pu).sum() == 1:
+            return "the bus has this phase alone"
+        if v_min <= mean <= v_max:
+            return (
+                f"unbalance, the mean of its phases is {mean:.4f}, inside, which is all that the market sees"
+            )
+        return f"the mean of its phases is outside too, {mean:.4f}"
+
+    def _why_tapped(self, bus: int, phase: int, next_tap: Index) -> str:
+        """Say what the regulators on the way to the node can do about it."""
+        regulators, states = self._feeder.regulators, []
+        for row in regulators_above(self._feeder, bus, phase):
+            tap, to = int(self._tap[row]), int(next_tap[row])
+            if to != tap:
+                state = f"moves to {to} after its delay"
+            elif not self._controlled:
+                state = "is fixed"
+            elif abs(tap) == regulators.max_tap[row]:
+                state = "is at its end"
+            else:
+                state = "rests, its own relay is inside its band"
+            states.append(f"{regulators.name[row]} at tap {tap} {state}")
+        return ", ".join(states) or "no regulator on the way to it"
+
+
+def _digits(value: float) -> str:
+    """Write a small number with two digits that count."""
+    return np.format_float_positional(value, precision=2, fractional=False, trim="-")
 
 
 def _event(t_s: int, kind: str, text: str) -> Rows:

@@ -96,6 +96,8 @@ def make_offer(house: Houses, state: HouseState, moment: Moment, target: Target,
     _offer_water(house, state, moment, target, window_h, device, up, down)
     least, most = battery.power_band_kw(state.battery_kwh, house.battery_kwh, house.battery_kw, window_h)
     device[BATTERY] = np.clip(target.battery_kw, least, most)
+    # An inverter can throttle all of its PV at any moment; there is no more sun than there is.
+    down[PV] = device[PV]
     share_kw = BATTERY_SHARE * house.battery_kw
     up[BATTERY] = np.minimum(most - device[BATTERY], share_kw)
     down[BATTERY] = np.minimum(device[BATTERY] - least, share_kw)

@@ -2,7 +2,9 @@
 
 Each SMO has a gateway. In every minute a gateway carries one set-point packet down to, and one meter packet up from,
 each of its agents; packets are late or lost at random, and a compromised gateway forges traffic on top. An agent whose
-set-point does not arrive in time does not hear of it. Operators see traffic counts only; the anomaly follows from them.
+set-point does not arrive in time does not hear of it and keeps to its plan; of an agent whose meter packet is lost its
+operator keeps the last reading it has, and scores and settles the minute by that. Each agent's losses are its own.
+Operators see traffic counts only; the anomaly follows from them.
 """
 
 from __future__ import annotations
@@ -37,9 +39,13 @@ class IotSpec:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What a minute brought, (n_sma,) each: whether the set-point arrived in time, and the anomaly, 0 to 1."""
+    """What a minute brought, (n_sma,) each.
+
+    delivered : whether the set-point arrived in time ; metered : whether the reading arrived ; anomaly : 0 to 1
+    """
 
     delivered: Mask
+    metered: Mask
     anomaly: Array
 
 
@@ -51,7 +57,8 @@ class IotNetwork:
         self._streams = [stream(seed, "iot", int(i)) for i in smo_index]
         self._compromised = np.isin(smo_index, spec.compromised)
         n = len(smo_index)
-        self._packets, self._delivered = np.zeros(n), np.zeros(int(smo_offset[-1]), dtype=bool)
+        self._packets = np.zeros(n)
+        self._delivered, self._metered = np.zeros((2, int(smo_offset[-1])), dtype=bool)
         self._expected = 2.0 * np.diff(smo_offset) * (1.0 - spec.loss)
         self._env = simpy.Environment()
 
@@ -59,11 +66,13 @@ class IotNetwork:
         """Let one minute of traffic pass."""
         self._packets[:] = 0.0
         self._delivered[:] = False
+        self._metered[:] = False
         for k in range(len(self._streams)):
             self._env.process(self._gateway(k))
         self._env.run(until=self._env.now + MINUTE_S)
         anomaly = self._judge()
-        return Traffic(self._delivered.copy(), np.repeat(anomaly, np.diff(self._offset)))
+        anomalies = np.repeat(anomaly, np.diff(self._offset))
+        return Traffic(self._delivered.copy(), self._metered.copy(), anomalies)
 
     def _gateway(self, k: int) -> Generator[simpy.Event, None, None]:
         """Carry one minute's bursts: set-points down, then meters up, then whatever is forged."""
@@ -78,6 +87,7 @@ class IotNetwork:
         self._delivered[first:last] = ~lost[0] & (delay_s < MINUTE_S / 2)
         self._packets[k] += n - int(lost[0].sum())
         yield self._env.timeout(1.0)
+        self._metered[first:last] = ~lost[1]
         self._packets[k] += n - int(lost[1].sum()) + extra
 
     def _judge(self) -> Array:

@@ -60,7 +60,10 @@ class SmaBids(Message, frozen=True, tag=True, kw_only=True, eq=False):
 
 
 class SmaMeters(Message, frozen=True, tag=True, kw_only=True, eq=False):
-    """cmo → smo, every minute: mean power that each SMA's meters saw in the minute from t_s, and IoT anomaly 0 to 1."""
+    """cmo → smo, every minute: mean power that each SMA's meters saw in the minute from t_s, and IoT anomaly 0 to 1.
+
+    One row for each SMA whose reading arrived; of the others the operator keeps the reading it has.
+    """
 
     sma: Index
     p_kw: Array

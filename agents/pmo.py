@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from voltier.agents.alarm_answer import AlarmAnswer
 from voltier.agents.clock import MINUTE_S, MarketClock
 from voltier.agents.messages import (
     Alarm,
@@ -25,15 +25,18 @@ from voltier.grid.errors import ClearingAborted, FederationError
 from voltier.grid.feeder import Feeder
 from voltier.grid.network import BalancedNetwork, retap
 from voltier.market.primary.market import PrimaryMarket
-from voltier.market.primary.problem import PrimaryBids, PrimaryClearing, PrimaryPrices
+from voltier.market.primary.problem import (
+    PrimaryBids,
+    PrimaryClearing,
+    PrimaryPrices,
+    cost_usd_per_h,
+    priced_as,
+)
 from voltier.market.resilience.coefficients import Coefficients, unweighted
-from voltier.market.resilience.mitigation import restore_import
 from voltier.market.settlement import PrimaryPeriod, settle_primary
 
 _LEAST_ASKED_SHARE = 0.05
 """Moves smaller than this share of the feeder's power say nothing of how well agents deliver."""
-_TRIM_RATE = 0.5
-"""Share of the import error left by one answer that the next one takes up."""
 _DELIVERY_RATE = 0.2
 """Weight of the newest period in what the operator expects of its agents' delivery."""
 
@@ -44,6 +47,7 @@ class PrimaryRules:
 
     design : "hierarchical", "primary_only" or "no_market". policy : what to do with a failed clearing,
     "hold" | "relax" | "abort". recovery_periods : clearings over which re-weighted coefficients return to normal.
+    stop_share : import error, as a share of the import to go back to, at which an answer is left as it is.
     """
 
     design: str
@@ -53,6 +57,7 @@ class PrimaryRules:
     policy: str
     settlement_period_s: int
     recovery_periods: int = 3
+    stop_share: float = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +70,6 @@ class _Period:
     prices: PrimaryPrices
     clearing: PrimaryClearing | None
     expected_import_kw: float
-    mitigated: bool
 
 
 class PrimaryOperator:
@@ -94,15 +98,13 @@ class PrimaryOperator:
         self._shards, self._has_generator, self._first_party = list(shards), has_generator, first_party
         self._market = PrimaryMarket(network, self._node)
         self._conditions: Conditions | None = None
-        self._alarm: Alarm | None = None
         self._tap: Index | None = None
         self._period: _Period | None = None
         self._last: PrimaryClearing | None = None
+        self._sound: PrimaryClearing | None = None
         self._import_kwh, self._measured_s = 0.0, 0
-        self._gamma: Coefficients | None = None
         self._undelivered = 0.0
-        self._shortfall_kw, self._trim_kw = 0.0, 0.0
-        self._recovery_left = 0
+        self._answer = AlarmAnswer(rules.recovery_periods, rules.stop_share, network.s_base_kva)
         self._ledger = np.zeros((len(smo_bus) + int(has_generator.sum()) + 2, 3))
 
     def decide(self, now_s: int, inbox: Sequence[Mail]) -> Outbox:
@@ -121,16 +123,14 @@ class PrimaryOperator:
                 self._record(t_s, bids, clearing, cleared, outbox)
                 expected_kw = clearing.p_import_kw + self._expected_miss_kw(bids, clearing)
             assert self._conditions is not None
-            self._period = _Period(
-                t_s, bids, self._conditions, self._prices(), clearing, expected_kw, self._alarmed()
-            )
+            self._period = _Period(t_s, bids, self._conditions, self._prices(), clearing, expected_kw)
         return outbox
 
     # ------------------------------------------------------------------ reading
 
     def _read(self, inbox: Sequence[Mail]) -> SmoBids:
         parts: list[SmoBids] = []
-        shortfall_kw: list[float] = []
+        alarms: list[Alarm] = []
         for mail in inbox:
             body = mail.body
             if isinstance(body, SmoBids):
@@ -138,23 +138,15 @@ class PrimaryOperator:
             elif isinstance(body, Conditions):
                 self._conditions = body
             elif isinstance(body, Alarm):
-                self._hear(body)
-                if body.active:
-                    shortfall_kw.append(body.shortfall_kw)
+                alarms.append(body)
             elif isinstance(body, Taps):
                 self._tap = body.tap
             elif isinstance(body, Measurement):
                 self._import_kwh -= float(body.p_cc_kw.sum()) * MINUTE_S / 3600.0
                 self._measured_s += MINUTE_S
-        if shortfall_kw:
-            self._shortfall_kw = float(np.mean(shortfall_kw))
+        if self._rules.design == "hierarchical":
+            self._answer.hear(alarms)
         return _merge(parts, len(self._node))
-
-    def _hear(self, alarm: Alarm) -> None:
-        if self._alarm is not None and self._alarm.active and not alarm.active:
-            self._recovery_left = self._rules.recovery_periods
-            self._trim_kw = 0.0
-        self._alarm = alarm
 
     # ------------------------------------------------------------------ clearing
 
@@ -168,60 +160,16 @@ class PrimaryOperator:
             paid = replace(prices, loss_usd_per_kwh=weights.xi)
             return self._market.clear(weighted, paid, network=network, bound=bound)
 
-        usual = unweighted(base, prices)
-        alarm = self._alarm
-        if alarm is not None and self._alarmed():
-            clearing, text = self._mitigate(usual, bids, clear, alarm)
-            outbox.rows.append(_event(t_s, "mitigation", text))
-        else:
-            clearing = clear(self._recovering(usual))
-        return clearing
-
-    def _alarmed(self) -> bool:
-        return self._alarm is not None and self._alarm.active and self._rules.design == "hierarchical"
-
-    def _mitigate(
-        self, usual: Coefficients, bids: SmoBids, clear: Clear, alarm: Alarm
-    ) -> tuple[PrimaryClearing, str]:
-        """Re-weight until the scheduled import makes up for the shortfall; say what was done."""
         miss_kw = 0.0 if self._last is None else self._expected_miss_kw(bids, self._last)
-        target_kw = -alarm.target_p_cc_kw - self._shortfall_kw - miss_kw - self._trim_kw
-        restored = restore_import(
-            partial(clear, bound=False),
-            usual,
-            bids.resilience_score,
-            delta_kw=self._shortfall_kw,
-            target_import_kw=target_kw,
-            s_base_kva=self._network.s_base_kva,
-        )
-        clearing = clear(restored.coefficients)
-        self._gamma = restored.coefficients
-        outcome = "reached" if restored.reached else "as far as resources go"
-        text = (
-            f"shortfall {self._shortfall_kw:.0f} kW: import scheduled at {clearing.p_import_kw:.0f} kW "
-            f"for a target of {target_kw:.0f} kW ({outcome}, mu = {restored.mu:.3g})"
-        )
-        return clearing, text
-
-    def _recovering(self, usual: Coefficients) -> Coefficients:
-        """Return the usual coefficients, or, after an alarm, what is left of the re-weighting."""
-        if self._gamma is None or self._recovery_left == 0:
-            self._gamma = None
-            return usual
-        share = self._recovery_left / (self._rules.recovery_periods + 1)
-        self._recovery_left -= 1
-        gamma_alpha, gamma_beta = self._gamma.gamma_alpha**share, self._gamma.gamma_beta**share
-        return replace(
-            usual,
-            alpha=usual.alpha * gamma_alpha,
-            beta_p=usual.beta_p * gamma_beta,
-            gamma_alpha=gamma_alpha,
-            gamma_beta=gamma_beta,
-        )
+        clearing, done = self._answer.clear(clear, unweighted(base, prices), bids.resilience_score, miss_kw)
+        if done is not None:
+            outbox.rows.append(_event(t_s, "mitigation", done))
+        return clearing
 
     def _by_policy(self, t_s: int, clearing: PrimaryClearing, outbox: Outbox) -> PrimaryClearing:
         """Accept a sound clearing; treat any other as the scenario says, with an event."""
         if clearing.status == "optimal":
+            self._sound = clearing
             return clearing
         why = f"failed: {clearing.note}"
         if clearing.status == "relaxed":
@@ -231,8 +179,14 @@ class PrimaryOperator:
         if policy == "abort":
             raise ClearingAborted(f"primary clearing at {t_s} s {why}; primary.policy is abort")
         if clearing.status == "relaxed" and policy == "relax":
-            outbox.rows.append(_event(t_s, "clearing-relaxed", f"{why}; its dispatch and prices are used"))
-            return clearing
+            # Its multipliers are the penalty on limits it could not keep, which nobody should pay.
+            prices = (
+                "those of the last sound clearing" if self._sound else "the marginal import price everywhere"
+            )
+            outbox.rows.append(
+                _event(t_s, "clearing-relaxed", f"{why}; its dispatch is used, prices are {prices}")
+            )
+            return priced_as(clearing, self._sound, self._prices())
         if self._last is None:
             raise ClearingAborted(f"the first primary clearing {why}; there is no earlier one to hold")
         outbox.rows.append(_event(t_s, "clearing-held", f"{why}; the last set-points stay in force"))
@@ -319,9 +273,8 @@ class PrimaryOperator:
         self._import_kwh, self._measured_s = 0.0, 0
         clearing = period.clearing
         n_smo = len(self._node)
-        # The bulk grid is paid its marginal price, which rises with the import: as cleared, where there was a market.
-        priced_kw = import_kw if clearing is None else clearing.p_import_kw
-        marginal = period.prices.import_usd_per_kwh + period.prices.import_slope_usd_per_kw2h * priced_kw
+        # The bulk grid is paid for what was drawn at the marginal price of that, whatever was scheduled.
+        marginal = period.prices.marginal_usd_per_kwh(import_kw)
         self._ledger += settle_primary(
             PrimaryPeriod(
                 p_meter_kw=bids.p_meter_kw,
@@ -347,9 +300,7 @@ class PrimaryOperator:
             outbox.rows.append(Rows("settlement", t_s - self._rules.settlement_period_s, columns))
             self._ledger = np.zeros_like(self._ledger)
         self._learn_delivery(period, bids)
-        if period.mitigated and self._alarm is not None and self._alarm.active:
-            # What remains after an answer is summed up, as in any integral controller.
-            self._trim_kw += _TRIM_RATE * (import_kw + self._alarm.target_p_cc_kw)
+        self._answer.review(import_kw)
         outbox.rows.append(self._system_rows(period, bids, import_kw))
 
     def _learn_delivery(self, period: _Period, bids: SmoBids) -> None:
@@ -364,16 +315,10 @@ class PrimaryOperator:
 
     def _system_rows(self, period: _Period, bids: SmoBids, import_kw: float) -> Rows:
         """State the period's conditions and its realised cost: import, own generation, disutility, losses."""
-        offer, prices, clearing = period.bids, period.prices, period.clearing
-        moved_kw = np.zeros(len(offer.smo)) if clearing is None else clearing.p_kw - offer.p0_kw
+        offer, prices = self._as_bids(period.bids), period.prices
+        p_kw = offer.p0_kw if period.clearing is None else period.clearing.p_kw
         loss_kw = float(bids.p_meter_kw.sum() + bids.gen_meter_kw.sum()) + import_kw
-        cost = (
-            prices.import_usd_per_kwh * import_kw
-            + 0.5 * prices.import_slope_usd_per_kw2h * import_kw**2
-            + float(np.sum(0.5 * offer.alpha_usd_per_kw2h * bids.gen_meter_kw**2))
-            + float(np.sum(offer.beta_p_usd_per_kw2h * moved_kw**2))
-            + prices.loss_usd_per_kwh * loss_kw
-        )
+        cost = cost_usd_per_h(offer, prices, p_kw, offer.q0_kvar, bids.gen_meter_kw, import_kw, loss_kw)
         columns: dict[str, Sequence[float]] = {
             "price_usd_per_kwh": [prices.import_usd_per_kwh],
             "temp_air_c": [period.conditions.temp_air_c],
@@ -383,9 +328,6 @@ class PrimaryOperator:
             "cost_usd_per_h": [cost],
         }
         return Rows("system", period.t_s, columns)
-
-
-Clear = Callable[..., PrimaryClearing]
 
 
 def _merge(parts: Sequence[SmoBids], n_smo: int) -> SmoBids:

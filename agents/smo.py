@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
 
+from voltier.agents.certificates import BudgetWatch, Onset, event, secondary_certificate
 from voltier.agents.clock import MINUTE_S, OFFSET_S, MarketClock
 from voltier.agents.messages import (
     Array,
@@ -25,7 +27,7 @@ from voltier.agents.messages import (
 )
 from voltier.agents.operator import Mail, Outbox, Rows
 from voltier.grid.errors import ClearingAborted
-from voltier.market.pricing import TariffRules, price_secondary
+from voltier.market.pricing import TariffRules, Tariffs, price_secondary
 from voltier.market.scores import (
     CommitmentRules,
     TrustRules,
@@ -80,6 +82,15 @@ class SecondaryRules:
     settlement_period_s: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """The newest reading that an operator has of each of its agents, (n_sma,): power, and anomaly of its traffic."""
+
+    p_kw: Array
+    q_kvar: Array
+    anomaly: Array
+
+
 class SecondaryOperator:
     """All SMOs of one shard. Reads bids and meters, asks the primary market, clears, prices, scores, settles."""
 
@@ -100,7 +111,8 @@ class SecondaryOperator:
         self._meter_kwh, self._meter_kvarh, self._gen_kwh = np.zeros((3, n_smo))
         self._metered_s = 0
         self._ledger = np.zeros((n_smo + n_sma, 3))
-        self._was_short = np.zeros(n_smo, dtype=bool)
+        self._short, self._budgets = Onset(n_smo), BudgetWatch(rows.name)
+        self._reading = np.full((3, n_sma), np.nan)
         self._q_offered_kvar = np.zeros(n_smo)
 
     def decide(self, now_s: int, inbox: Sequence[Mail]) -> Outbox:
@@ -198,12 +210,17 @@ class SecondaryOperator:
                 p_target = self._primary.p_kw
                 # Inverters give the support that was asked for; the loads' own reactive drift is nobody's to steer.
                 q_target = q_target + (self._primary.q_kvar - self._q_offered_kvar)
+        began = perf_counter()
         dispatch = clear_secondary(bids, p_target, q_target, epsilon=self._rules.epsilon)
+        solve_s = perf_counter() - began
         missed = self._judge(t_s, dispatch, outbox)
         if self._rules.policy == "hold" and self._dispatch is not None:
             dispatch = _hold(bids, dispatch, self._dispatch, missed)
         self._dispatch = dispatch
-        self._price(dispatch, dlmp_p, dlmp_q)
+        tariffs = self._price(dispatch, dlmp_p, dlmp_q)
+        if tariffs is not None:
+            outbox.rows += self._budgets.events(t_s, tariffs)
+            outbox.rows.append(secondary_certificate(t_s, rows.smo, dispatch, tariffs, solve_s))
         schedule = SmaSchedule(
             t_s=t_s,
             sma=rows.sma,
@@ -218,14 +235,16 @@ class SecondaryOperator:
         if rows.gen_max_kw.any():
             outbox.mail.append(Mail(self.name, "grid", self._generator_injections(t_s)))
 
-    def _price(self, dispatch: SecondaryDispatch, dlmp_p: Array, dlmp_q: Array) -> None:
+    def _price(self, dispatch: SecondaryDispatch, dlmp_p: Array, dlmp_q: Array) -> Tariffs | None:
+        """Set the tariffs; return them with their certificate where there is a secondary market."""
         if self._rules.design == "hierarchical":
             assert self._bids is not None
             tariffs = price_secondary(self._bids, dispatch, dlmp_p, dlmp_q, self._tariff, self._rules.tariffs)
             self._tariff, self._tariff_q = tariffs.p_usd_per_kwh, tariffs.q_usd_per_kvarh
-        else:
-            self._tariff = np.repeat(dlmp_p, np.diff(self._rows.offset))
-            self._tariff_q = np.zeros(len(self._rows.sma))
+            return tariffs
+        self._tariff = np.repeat(dlmp_p, np.diff(self._rows.offset))
+        self._tariff_q = np.zeros(len(self._rows.sma))
+        return None
 
     def _judge(self, t_s: int, dispatch: SecondaryDispatch, outbox: Outbox) -> NDArray[np.bool_]:
         """Turn a missed set-point into an event when it begins, and into an end of the run under policy abort.
@@ -234,21 +253,20 @@ class SecondaryOperator:
         """
         p_short, q_short = dispatch.p_shortage_kw, dispatch.q_shortage_kvar
         short = (np.abs(p_short) > SHORTAGE_KW) | (np.abs(q_short) > SHORTAGE_KW)
-        for i in np.flatnonzero(short & ~self._was_short):
+        for i in self._short.begun(short):
             text = (
                 f"{self._rows.name[i]} misses its set-point by {p_short[i]:+.2f} kW, {q_short[i]:+.2f} kvar"
             )
-            outbox.rows.append(_event(t_s, "shortage", text))
-        for i in np.flatnonzero(~dispatch.converged):
-            text = f"{self._rows.name[i]}: the clearing's iteration ended early; its last schedule is used"
-            outbox.rows.append(_event(t_s, "clearing-failed", text))
+            outbox.rows.append(event("smo", t_s, "shortage", text))
+        for k in np.flatnonzero(~dispatch.converged):
+            text = f"{self._rows.name[k]}: the clearing's iteration ended early; its last schedule is used"
+            outbox.rows.append(event("smo", t_s, "clearing-failed", text))
         if self._rules.policy == "abort" and (short.any() or not dispatch.converged.all()):
             worst = int(np.argmax(np.abs(p_short) + np.abs(q_short) + ~dispatch.converged))
             raise ClearingAborted(
                 f"secondary market of {self._rows.name[worst]} at {t_s} s misses its set-point by "
                 f"{p_short[worst]:+.3f} kW, {q_short[worst]:+.3f} kvar, and secondary.policy is abort"
             )
-        self._was_short = short
         return short | ~dispatch.converged
 
     def _generator_injections(self, t_s: int) -> Injections:
@@ -265,11 +283,12 @@ class SecondaryOperator:
 
     # ------------------------------------------------------------------ after the fact
 
-    def _settle(self, meters: SmaMeters, outbox: Outbox) -> None:
+    def _settle(self, body: SmaMeters, outbox: Outbox) -> None:
         """Score and settle the minute that the meters are about."""
         dispatch, bids = self._dispatch, self._bids
         assert dispatch is not None
         assert bids is not None
+        meters = self._complete(body, dispatch)
         hours = MINUTE_S / 3600.0
         # The schedule is the commitment. The flexibility kept ready is the operator's to call, no excuse to miss it;
         # and a curtailed load takes its reactive power along, so only active power is judged.
@@ -292,9 +311,21 @@ class SecondaryOperator:
         self._meter_kvarh += self._sum(meters.q_kvar) * hours
         self._gen_kwh += self._gen_kw * hours
         self._metered_s += MINUTE_S
-        outbox.rows.append(self._secondary_rows(meters, bids, dispatch))
+        outbox.rows.append(self._secondary_rows(body.t_s, meters, bids, dispatch))
 
-    def _secondary_rows(self, meters: SmaMeters, bids: SecondaryBids, dispatch: SecondaryDispatch) -> Rows:
+    def _complete(self, body: SmaMeters, dispatch: SecondaryDispatch) -> _Reading:
+        """Return a reading of every agent: the last one of those whose newest was lost on the way.
+
+        Agents never read before are taken at their word: they did what their schedule says, with clean traffic.
+        """
+        here = np.searchsorted(self._rows.sma, body.sma)
+        self._reading[:, here] = body.p_kw, body.q_kvar, body.anomaly
+        word = np.stack([dispatch.p_kw, dispatch.q_kvar, np.zeros_like(dispatch.p_kw)])
+        return _Reading(*np.where(np.isnan(self._reading), word, self._reading))
+
+    def _secondary_rows(
+        self, t_s: int, meters: _Reading, bids: SecondaryBids, dispatch: SecondaryDispatch
+    ) -> Rows:
         columns = {
             "position": self._rows.sma.astype(np.float64),
             "p0_kw": bids.p0_kw,
@@ -309,7 +340,7 @@ class SecondaryOperator:
             "ts": self._ts,
             "rs": self._score(),
         }
-        return Rows("secondary", meters.t_s, columns)
+        return Rows("secondary", t_s, columns)
 
     def _report_settlement(self, t_s: int, outbox: Outbox) -> None:
         """Close the secondary books of the settlement period that ends at t_s."""
@@ -340,7 +371,3 @@ def _hold(
         p_shortage_kw=dispatch.p_shortage_kw + sum_by_market(bids.offset, dispatch.p_kw - p_kw),
         q_shortage_kvar=dispatch.q_shortage_kvar + sum_by_market(bids.offset, dispatch.q_kvar - q_kvar),
     )
-
-
-def _event(t_s: int, kind: str, text: str) -> Rows:
-    return Rows("events", t_s, {"source": ["smo"], "kind": [kind], "text": [text]})

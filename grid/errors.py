@@ -34,10 +34,6 @@ class InputError(VoltierError):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
-class InfeasibleError(VoltierError):
-    """A market or a plan has no feasible point."""
-
-
 class NotConvergedError(VoltierError):
     """An iteration ended without meeting its tolerance."""
 

@@ -1,4 +1,4 @@
-"""The only place where kW, ohm and ampere become per unit, and back.
+"""The bases on which ohm, ampere and volt become per unit, and back; power is a plain quotient by s_base_kva.
 
 Bases are of three phases: power s_base_kva, voltage line to line in kV, current of one line wire.
 """
@@ -38,18 +38,3 @@ class PerUnit:
     def v_base_v(self) -> float | Array:
         """Nominal phase-to-neutral voltage [V]."""
         return 1000.0 * self.kv_ll / np.sqrt(3.0)
-
-
-def power_pu(power_kw: Array, s_base_kva: float) -> Array:
-    """Turn kW or kvar into per unit."""
-    return power_kw / s_base_kva
-
-
-def power_kw(power_pu: Array, s_base_kva: float) -> Array:
-    """Turn per unit into kW or kvar."""
-    return power_pu * s_base_kva
-
-
-def price_usd_per_kwh(dual_usd_per_pu_h: Array, s_base_kva: float) -> Array:
-    """Turn a dual of a per-unit power balance of a cost in $/h into $/kWh (or $/kvarh)."""
-    return dual_usd_per_pu_h / s_base_kva

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import itertools
+
+import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
 from voltier.grid.feeder import Feeder
 from voltier.grid.flow.port import Flow
 from voltier.grid.perunit import PerUnit
+from voltier.grid.topology import closed_edges
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
+
+
+def regulators_above(feeder: Feeder, bus: int, phase: int) -> Index:
+    """Give the rows of the regulators that set the voltage of a bus on a phase, from the source outwards."""
+    graph = nx.Graph((edge.from_bus, edge.to_bus) for edge in closed_edges(feeder))
+    way = nx.shortest_path(graph, feeder.source_bus, bus)
+    steps = set(itertools.pairwise(way))
+    regulators = feeder.regulators
+    ends = zip(regulators.from_bus.tolist(), regulators.to_bus.tolist(), strict=True)
+    on_way = np.array([pair in steps for pair in ends], dtype=np.bool_)
+    rows = np.flatnonzero(on_way & (regulators.phase == phase))
+    return rows[np.argsort([way.index(at) for at in regulators.to_bus[rows].tolist()], kind="stable")]
 
 
 def initial_taps(feeder: Feeder) -> Index:

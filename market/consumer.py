@@ -27,6 +27,9 @@ CANCELLED = 0.05
 
 CANCELLED_KW = 1e-6
 
+REACH_KW = 1e-9
+"""Targets beyond the boxes by less than this are rounding of the boxes' sums, and not out of reach."""
+
 
 @dataclass(frozen=True, slots=True)
 class Game:
@@ -38,7 +41,7 @@ class Game:
     side_payment_usd_per_h : (n_cmo,) paid to the agents together where sum P0 is too near zero to carry
     prices; there mu = pi
     degenerate : (n_cmo,) where such a side payment is used
-    feasible : (n_cmo,) False where the boxes cannot reach the target; then the nearest total is played
+    feasible : (n_cmo,) False where the boxes cannot reach the target but for rounding; then the nearest total is played
     tracking_error_kw : (n_cmo,) total minus target
     budget_error_usd_per_h : (n_cmo,) paid to the agents minus received for the total at pi
     """
@@ -91,9 +94,43 @@ def play_game(
         mu_tilde_usd_per_kwh=mu_tilde,
         side_payment_usd_per_h=side,
         degenerate=degenerate,
-        feasible=total == target_kw,
+        feasible=np.abs(total - target_kw) <= REACH_KW,
         tracking_error_kw=played - target_kw,
         budget_error_usd_per_h=paid - pi * played,
+    )
+
+
+def share_target(
+    offset: Index,
+    p0_kw: Array,
+    p_min_kw: Array,
+    p_max_kw: Array,
+    gamma_usd_per_kw2h: Array,
+    target_kw: Array,
+    price_usd_per_kwh: Array,
+) -> Game:
+    """Meet every target without a game: agents move in proportion to their room on its side, at the price pi.
+
+    Arguments and result as in `play_game`; nobody is asked for gamma. mu = pi and mu~ = 0, which closes every budget.
+    """
+    n_cmo = offset.size - 1
+    total0, least, most = (_sum(offset, value) for value in (p0_kw, p_min_kw, p_max_kw))
+    total = np.minimum(np.maximum(target_kw, least), most)
+    change, room = total - total0, np.where(total >= total0, most - total0, total0 - least)
+    used = np.divide(change, room, out=np.zeros(n_cmo), where=room > 0.0)
+    share = np.repeat(used, np.diff(offset))
+    p = p0_kw + share * np.where(share >= 0.0, p_max_kw - p0_kw, p0_kw - p_min_kw)
+    none = np.zeros(n_cmo)
+    return Game(
+        p_kw=p,
+        s_usd_per_kwh=price_usd_per_kwh.copy(),
+        mu_usd_per_kwh=price_usd_per_kwh.copy(),
+        mu_tilde_usd_per_kwh=none,
+        side_payment_usd_per_h=none,
+        degenerate=np.zeros(n_cmo, dtype=bool),
+        feasible=np.abs(total - target_kw) <= REACH_KW,
+        tracking_error_kw=_sum(offset, p) - target_kw,
+        budget_error_usd_per_h=none,
     )
 
 

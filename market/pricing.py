@@ -52,7 +52,7 @@ class Tariffs:
     budget_residual_usd_per_h : (n_smo,) lambda sum P minus all that the market credits for active power, what
     the limits leave open (positive: money stays with the operator); 0 to rounding unless capped
     q_budget_residual_usd_per_h : (n_smo,) the same for reactive power
-    capped : (n_smo,) True where a limit keeps the active budget from closing
+    capped, q_capped : (n_smo,) True where a limit keeps the active, the reactive budget from closing
     """
 
     p_usd_per_kwh: Array
@@ -60,6 +60,7 @@ class Tariffs:
     budget_residual_usd_per_h: Array
     q_budget_residual_usd_per_h: Array
     capped: Flags
+    q_capped: Flags
 
 
 def price_secondary(
@@ -93,13 +94,16 @@ def price_secondary(
     q_due = dlmp_q_usd_per_kvarh * sum_by_market(offset, dispatch.q_kvar)
     q_tariff = _close_budget(offset, dispatch.q_kvar, q_reference, -q_cap, q_cap, q_due)
     residual = due - sum_by_market(offset, p_tariff * dispatch.p_kw)
+    q_residual = q_due - sum_by_market(offset, q_tariff * dispatch.q_kvar)
     turnover = sum_by_market(offset, cap * np.abs(dispatch.p_kw) + flexibility) + np.abs(due)
+    q_turnover = sum_by_market(offset, q_cap * np.abs(dispatch.q_kvar)) + np.abs(q_due)
     return Tariffs(
         p_usd_per_kwh=p_tariff,
         q_usd_per_kvarh=q_tariff,
         budget_residual_usd_per_h=residual,
-        q_budget_residual_usd_per_h=q_due - sum_by_market(offset, q_tariff * dispatch.q_kvar),
+        q_budget_residual_usd_per_h=q_residual,
         capped=np.abs(residual) > BUDGET_TOLERANCE * turnover,
+        q_capped=np.abs(q_residual) > BUDGET_TOLERANCE * q_turnover,
     )
 
 

@@ -13,6 +13,7 @@ from voltier.agents.population import FleetSpec, Population, build_population
 from voltier.agents.smo import SmoRows
 from voltier.grid.errors import FederationError
 from voltier.grid.feeder import Feeder, read_feeder
+from voltier.grid.regulators import initial_taps, neutral_taps
 from voltier.scenarios.inputs import conditions, ev_stays, load_profiles
 from voltier.scenarios.schema import Scenario
 from voltier.scenarios.tables import TableLayout, layout
@@ -53,6 +54,8 @@ def table_layouts(scenario: Scenario) -> dict[str, TableLayout]:
     return {
         "primary": layout("primary", bus=tuple(feeder.bus[i] for i in population.smo_bus)),
         "secondary": layout("secondary", smo=smo_of_sma, sma=population.sma_name),
+        "secondary_clearings": layout("secondary_clearings", smo=population.smo_name),
+        "consumer_clearings": layout("consumer_clearings", cmo=population.sma_name),
         "consumer": layout("consumer", cmo=sma_of_house, cma=population.house_name),
         "devices": layout("devices", cma=population.house_name),
         "grid": layout("grid", bus=tuple(feeder.bus[i] for i in bus), phase=tuple("abc"[k] for k in phase)),
@@ -73,7 +76,7 @@ def check_data(scenario: Scenario) -> None:
 
     Raises InputError.
     """
-    _case(scenario)
+    _ = _case(scenario).shard_smos
     conditions(scenario)
 
 
@@ -225,6 +228,7 @@ def _pmo(scenario: Scenario, _: int) -> Operator:
         relaxation_bound=scenario.primary.relaxation_bound,
         policy=scenario.primary.policy,
         settlement_period_s=scenario.recording.settlement_period_s,
+        stop_share=scenario.resilience.stop_share,
     )
     generator_buses = {generator.bus for generator in scenario.generators}
     population = case.population
@@ -247,7 +251,11 @@ def _cmo(scenario: Scenario, k: int) -> Operator:
     case = _case(scenario)
     at_bus = {case.feeder.bus[bus]: i for i, bus in enumerate(case.population.smo_bus)}
     rules = ConsumerRules(
-        flexible=scenario.design == "hierarchical" and scenario.consumer.market,
+        flexible=scenario.design == "hierarchical",
+        game=scenario.consumer.market,
+        outside_price_usd_per_kwh=scenario.wholesale.retail_usd_per_kwh
+        if scenario.consumer.outside_market == "retail_tariff"
+        else 0.0,
         first_guess_usd_per_kwh=scenario.wholesale.retail_usd_per_kwh,
         window_s=scenario.consumer.flexibility_window_s,
         start_minute=scenario.start_second_of_day // 60,
@@ -278,8 +286,7 @@ def _grid(scenario: Scenario, _: int) -> Operator:
 
 def _start_taps(scenario: Scenario, feeder: Feeder) -> np.ndarray:
     """Return the published positions, or all at zero; controlled regulators start from neutral and move at once."""
-    published = feeder.regulators.published_tap
-    return published.copy() if scenario.feeder.regulators == "published" else np.zeros_like(published)
+    return initial_taps(feeder) if scenario.feeder.regulators == "published" else neutral_taps(feeder)
 
 
 _BUILDERS = {

@@ -39,8 +39,11 @@ def compute_kpis(run_dir: Path, scenario: Scenario) -> Kpis:
     """Return all key figures of a run but those of its performance."""
     blocks = {
         name: read_block(run_dir, name)
-        for name in ("grid", "substation", "primary", "secondary", "devices", "system", "settlement")
-    }
+        for name in (
+            "grid", "substation", "primary", "secondary", "devices", "system", "settlement",
+            "secondary_clearings", "consumer_clearings",
+        )
+    }  # fmt: skip
     kpis: Kpis = {}
     kpis |= _energy(blocks["grid"], blocks["substation"], blocks["secondary"], bool(scenario.generators))
     kpis |= _devices(blocks["devices"], scenario.recording.consumer_period_s / 3600.0)
@@ -51,6 +54,7 @@ def compute_kpis(run_dir: Path, scenario: Scenario) -> Kpis:
     kpis |= _scores(blocks["secondary"])
     kpis |= _settlement(blocks["settlement"])
     kpis |= _clearings(run_dir)
+    kpis |= _lower_clearings(blocks["secondary_clearings"], blocks["consumer_clearings"])
     kpis |= _events(run_dir)
     kpis |= attack_kpis(run_dir, scenario, blocks)
     return kpis
@@ -192,6 +196,24 @@ def _clearings(run_dir: Path) -> Kpis:
     solve_s = np.asarray(table["solve_s"], dtype=np.float64)
     for name in sorted(set(market)):
         kpis[f"clearings.{name}_median_solve_ms"] = float(np.median(solve_s[market == name]) * 1e3)
+    return kpis
+
+
+def _lower_clearings(secondary: Block | None, consumer: Block | None) -> Kpis:
+    """Certificates of the secondary clearings and of the consumer games."""
+    kpis: Kpis = {}
+    if secondary is not None:
+        open_usd_per_h = np.abs(secondary["budget_residual_usd_per_h"]) + np.abs(
+            secondary["q_budget_residual_usd_per_h"]
+        )
+        kpis["clearings.secondary_max_residual"] = float(secondary["residual"].max())
+        kpis["clearings.secondary_not_converged"] = int((secondary["converged"] == 0).sum())
+        kpis["clearings.secondary_open_budget_usd"] = _kwh(open_usd_per_h)
+    if consumer is not None:
+        kpis["game.max_tracking_error_kw"] = float(consumer["tracking_error_kw"].max())
+        kpis["game.max_budget_error_usd_per_h"] = float(consumer["budget_error_usd_per_h"].max())
+        kpis["game.degenerate_share"] = float(consumer["degenerate_share"].mean())
+        kpis["game.infeasible_share"] = float(consumer["infeasible_share"].mean())
     return kpis
 
 

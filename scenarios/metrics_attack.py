@@ -15,12 +15,15 @@ from voltier.scenarios.schema import Scenario
 Kpis = dict[str, float | int | None]
 Window = tuple[int, int]
 
-AVERAGE_S = 900
-"""Length of the window before the attack, and at most of the one at its end [s]."""
+BEFORE_S = 900
+"""Length of the window before the attack [s]; its mean is what the manager has the import go back to."""
+MITIGATED_S = 1800
+"""Length at most of the window at the end of the attack [s]. Load between two clearings cannot be foreseen, and answers
+follow it by one period: over a quarter of an hour that alone may leave 1 % of the import, over half an hour 0.5 %."""
 
 
 def attack_kpis(run_dir: Path, scenario: Scenario, blocks: Mapping[str, Block | None]) -> Kpis:
-    """Compare the quarter of an hour before the attack, the attack until its answer, and its last quarter.
+    """Compare the quarter of an hour before the attack, the attack until its answer, and its last half hour.
 
     Load is what consumers draw net of their own PV and batteries; generation is what primary generators
     deliver; curtailment is the fall of load by the answer; cost is that of the primary periods as they turned
@@ -66,7 +69,7 @@ def attack_windows(
     start_s, stop_s = scenario.attack_window_s
     end_s = scenario.end_s if stop_s is None else min(stop_s, scenario.end_s)
     alarm_s = _first_alarm(run_dir, start_s, end_s)
-    windows = {"before": (max(start_s - AVERAGE_S, 0), start_s), "attacked": (start_s, end_s)}
+    windows = {"before": (max(start_s - BEFORE_S, 0), start_s), "attacked": (start_s, end_s)}
     if alarm_s is None or primary is None or not scenario.resilience.mitigate:
         return windows, None if alarm_s is None else alarm_s - start_s
     later = primary.t_s[primary.t_s >= alarm_s]
@@ -74,7 +77,7 @@ def attack_windows(
         answer_s = int(later[0])
         windows["attacked"] = (start_s, answer_s)
         # The first answer is corrected by the next ones; the window is what they settle on.
-        windows["mitigated"] = (max(end_s - AVERAGE_S, answer_s), end_s)
+        windows["mitigated"] = (max(end_s - MITIGATED_S, answer_s), end_s)
     return windows, alarm_s - start_s
 
 

@@ -113,7 +113,7 @@ class Scenario(Section):
 
     @model_validator(mode="after")
     def _periods_divide(self) -> Self:
-        wrong = [*_wrong_length(self), *_wrong_periods(self), *_wrong_attack(self)]
+        wrong = [*_wrong_length(self), *_wrong_periods(self), *_wrong_engine(self), *_wrong_attack(self)]
         if wrong:
             # One error of many lines; schema_problems takes it apart into one problem a line.
             raise ValueError("\n".join(f"{field}|{value}|{remedy}" for field, value, remedy in wrong))
@@ -159,6 +159,17 @@ def _wrong_periods(scenario: Scenario) -> list[tuple[str, object, str]]:
         remedy = f"give a multiple of primary.period_s = {primary_s} s"
         wrong.append(("recording.settlement_period_s", scenario.recording.settlement_period_s, remedy))
     return wrong
+
+
+def _wrong_engine(scenario: Scenario) -> list[tuple[str, object, str]]:
+    feeder = scenario.feeder
+    if feeder.engine != "pandapower-three-phase" or feeder.regulators == "neutral":
+        return []
+    remedy = (
+        "set feeder.regulators to neutral, or feeder.engine to opendss: taps move each phase by itself, "
+        "and pandapower-three-phase has one ratio for all three"
+    )
+    return [("feeder.regulators", feeder.regulators, remedy)]
 
 
 def _wrong_attack(scenario: Scenario) -> list[tuple[str, object, str]]:

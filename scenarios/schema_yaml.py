@@ -87,6 +87,8 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         ) from error
     if twice:
         raise InputError(twice)
+    if value is None or value == {}:
+        raise InputError([Problem(str(path), "file", "empty", 'say at least "extends: ieee123-day"')])
     if not isinstance(value, dict):
         raise InputError(
             [Problem(str(path), "file", type(value).__name__, 'write keys and values, "hours: 24"')]

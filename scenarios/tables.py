@@ -75,6 +75,25 @@ TABLES: Mapping[str, TableSpec] = MappingProxyType(
             ),
             ("smo", "sma"),
         ),
+        # One row for each SMO and minute: certificate of its clearing and tariffs. residual: largest error of a balance
+        # [kW, kvar] or relative excess over a stage's bound; shortage: set-point less schedule; budget_residual: what
+        # limits on tariffs leave with the operator; converged, capped: 0 or 1; solve_s: even share of the wall time.
+        "secondary_clearings": TableSpec(
+            _numbers(
+                "residual", "converged", "p_shortage_kw", "q_shortage_kvar", "budget_residual_usd_per_h",
+                "q_budget_residual_usd_per_h", "capped", "q_capped", "solve_s",
+            ),
+            ("smo",),
+        ),
+        # One row for each consumer operator and recording period, over its minutes: largest errors by size, mean side
+        # payment, shares of minutes with one and with a target out of reach; solve_s: wall time, an even share.
+        "consumer_clearings": TableSpec(
+            _numbers(
+                "tracking_error_kw", "budget_error_usd_per_h", "side_payment_usd_per_h", "degenerate_share",
+                "infeasible_share", "solve_s",
+            ),
+            ("cmo",),
+        ),
         # One row for each house (cma) of a consumer operator (cmo): plan, share of the game, meter, prices.
         "consumer": TableSpec(
             _numbers("p0_kw", "p_min_kw", "p_max_kw", "p_kw", "p_meter_kw", "mu", "mu_tilde"), ("cmo", "cma")
@@ -99,7 +118,7 @@ TABLES: Mapping[str, TableSpec] = MappingProxyType(
                 "cost_usd_per_h"
             )
         ),
-        # One row for each clearing; solve_s is wall time and so the one column that differs from run to run.
+        # One row for each primary clearing; solve_s, here as elsewhere, is wall time and so differs from run to run.
         "clearings": TableSpec(
             {
                 "market": TEXT, "status": TEXT,

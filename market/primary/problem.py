@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,10 @@ class PrimaryPrices:
     import_slope_usd_per_kw2h: float
     loss_usd_per_kwh: float
 
+    def marginal_usd_per_kwh(self, p_import_kw: float) -> float:
+        """Return the price of the last kilowatt of an import."""
+        return self.import_usd_per_kwh + self.import_slope_usd_per_kw2h * p_import_kw
+
 
 @dataclass(frozen=True, slots=True)
 class PrimaryClearing:
@@ -66,7 +70,7 @@ class PrimaryClearing:
     kkt_residual : largest of relative stationarity, limit violation and complementarity
     relaxation_residual_pu : max(v·l - P² - Q²) of the relaxation; nan when it was not solved
     status : "optimal"; "relaxed" (limits could not all be met, v_slack_pu and i_slack_pu say by how much, and
-    the prices contain the penalty on the violation); or "failed" (every quantity is nan)
+    the prices contain the penalty on the violation: see priced_as); or "failed" (every quantity is nan)
     note : what else the reader must know, in words
     solve_s, iterations : wall time and quadratic programs solved
     """
@@ -155,6 +159,29 @@ def cost_usd_per_h(
     )
     head = prices.import_usd_per_kwh * p_import_kw + 0.5 * prices.import_slope_usd_per_kw2h * p_import_kw**2
     return float(own.sum() + prices.loss_usd_per_kwh * loss_kw + head)
+
+
+def priced_as(
+    clearing: PrimaryClearing, sound: PrimaryClearing | None, prices: PrimaryPrices
+) -> PrimaryClearing:
+    """Return a clearing with the dLMPs of a sound one, for one whose own contain penalties.
+
+    sound : None for none so far; then every node meets the marginal price of the import, and reactive power is free.
+    """
+    if sound is None:
+        marginal = prices.marginal_usd_per_kwh(clearing.p_import_kw)
+        return replace(
+            clearing,
+            dlmp_p_usd_per_kwh=np.full_like(clearing.dlmp_p_usd_per_kwh, marginal),
+            dlmp_q_usd_per_kvarh=np.zeros_like(clearing.dlmp_q_usd_per_kvarh),
+            dlmp_node_p_usd_per_kwh=np.full_like(clearing.dlmp_node_p_usd_per_kwh, marginal),
+        )
+    return replace(
+        clearing,
+        dlmp_p_usd_per_kwh=sound.dlmp_p_usd_per_kwh,
+        dlmp_q_usd_per_kvarh=sound.dlmp_q_usd_per_kvarh,
+        dlmp_node_p_usd_per_kwh=sound.dlmp_node_p_usd_per_kwh,
+    )
 
 
 def check_nodes(network: BalancedNetwork, node: Index) -> None:

@@ -4,9 +4,10 @@ With Δ the import beyond what was meant [p.u.], RS the resilience scores and δ
 
     Z_i(δ) = 1 + RS_i·Δ·δ_i / (μ·ΣRS),   γ = 1/Z,   α' = γ_α α,   β' = γ_β β,   ξ' = ξ / mean(γ)
 
-(Nair, PhD thesis, MIT 2025; Nair et al., PNAS 2025, arXiv 2406.14861). Coefficients over their means make γ
-free of the units of α and β, which the formula as published is not; Z is kept in [0.2, 50] so that no cost
-turns negative or vanishes.
+(Nair, PhD thesis, MIT 2025; Nair et al., PNAS 2025, arXiv 2406.14861). Published, δ is the coefficient itself. Here it
+is coefficient × room, the marginal cost at full use of what an operator has to give, over its mean among those that
+have room: so γ is free of the units of α and β, and an operator is not thought dear for being small (a coefficient
+alone grows as the room shrinks). Z is kept in [0.2, 50] so that no cost turns negative or vanishes.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ class Coefficients:
 
     alpha, beta_p : (n,) [$/kW²h]; xi : price of losses [$/kWh]; gamma_alpha, gamma_beta : (n,) weights they
     carry
-    generates, bends : (n,) bool operators that have a generator, a flexible load; None: all. The
-    coefficients of the others decide nothing and stay out of every mean.
+    gen_room_kw, load_room_kw : (n,) what an operator's generator and its flexible load have to give, the size of
+    the box [kW]. The coefficients of those without room decide nothing and stay out of every mean.
     """
 
     alpha: Array
@@ -74,6 +75,21 @@ def reweight(base: Coefficients, rs: Array, delta_kw: float, mu: float, s_base_k
         alpha=gamma_alpha * base.alpha,
         beta_p=gamma_beta * base.beta_p,
         xi=base.xi / mean,
+        gamma_alpha=gamma_alpha,
+        gamma_beta=gamma_beta,
+    )
+
+
+def faded(base: Coefficients, weighted: Coefficients, share: float) -> Coefficients:
+    """Return what is left of a re-weighting on its way back to normal: its weights to the power of share, 1 to 0.
+
+    base : coefficients as bid; the price of losses is normal at once.
+    """
+    gamma_alpha, gamma_beta = weighted.gamma_alpha**share, weighted.gamma_beta**share
+    return replace(
+        base,
+        alpha=base.alpha * gamma_alpha,
+        beta_p=base.beta_p * gamma_beta,
         gamma_alpha=gamma_alpha,
         gamma_beta=gamma_beta,
     )

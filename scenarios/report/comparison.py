@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 
 from voltier.grid.errors import InputError, Problem
 from voltier.scenarios.report import energy, key_figures
-from voltier.scenarios.report.page import render
+from voltier.scenarios.report.page import banner_of, render
 from voltier.scenarios.report.panel import Panel
 from voltier.scenarios.report.run import Run
 from voltier.scenarios.report.style import (
@@ -38,7 +38,8 @@ def write_comparison(run_dirs: Sequence[Path], path: Path) -> Path:
     legend = " · ".join(
         f'<span style="color:{_color(i)}">■</span> {html.escape(name)}' for i, name in enumerate(runs)
     )
-    text = render(title="Runs compared", subtitle=legend, banner="", tiles="", sections=sections)
+    banner = "".join(banner_of(run) for run in runs.values())
+    text = render(title="Runs compared", subtitle=legend, banner=banner, tiles="", sections=sections)
     try:
         Path(path).write_text(text, encoding="utf-8")
     except OSError as error:

@@ -62,7 +62,7 @@ def write_report(run_dir: Path) -> Path:
     text = render(
         title=str(run.setting("title") or run.name),
         subtitle=_subtitle(run),
-        banner=_banner(run),
+        banner=banner_of(run),
         tiles=_tiles(run.kpis),
         sections=sections,
     )
@@ -104,7 +104,8 @@ def _subtitle(run: Run) -> str:
     if run.start is not None:
         parts.append(f"{run.start:%A, %-d %B %Y, from %H:%M}")
     if run.setting("hours") is not None:
-        parts.append(f"{run.setting('hours'):g} h simulated")
+        what = "simulated" if run.manifest.get("status") == "done" else "planned"
+        parts.append(f"{run.setting('hours'):g} h {what}")
     design = run.setting("design")
     if design is not None:
         parts.append(f"design: {str(design).replace('_', ' ')}")
@@ -113,7 +114,7 @@ def _subtitle(run: Run) -> str:
     return " · ".join(html.escape(part) for part in parts)
 
 
-def _banner(run: Run) -> str:
+def banner_of(run: Run) -> str:
     """Say at the top when a run did not end well, and how far it came."""
     status = str(run.manifest.get("status", "unknown"))
     if status == "done":
@@ -125,7 +126,7 @@ def _banner(run: Run) -> str:
         else f"its tables reach to {clock(substation['t_s'][-1].as_py())}"
     )
     message = str(run.manifest.get("message", ""))
-    text = f"This run has the status “{status}”; {reach}."
+    text = f"The run {run.dir.name} has the status “{status}”; {reach}."
     return f'<p class="banner">{html.escape(text)} {html.escape(message)}</p>'
 
 

@@ -23,8 +23,10 @@ HOURS = "hours=0.25"
 def tables(run_dir: Path) -> dict[str, pa.Table]:
     found = {name: read_table(run_dir, name) for name in table_names(run_dir)}
     # Wall time is no result.
-    found["clearings"] = found["clearings"].drop_columns(["solve_s"])
-    return found
+    return {
+        name: table.drop_columns(["solve_s"]) if "solve_s" in table.column_names else table
+        for name, table in found.items()
+    }
 
 
 @pytest.fixture(scope="module")

@@ -77,6 +77,15 @@ def test_operators_that_write_to_each_other_never_act_at_the_same_wire_time() ->
             )
 
 
+def test_an_attack_reaches_the_operators_before_they_act_in_its_minute() -> None:
+    for minute_s in (0, 60, 300):
+        assert (
+            wire_time("grid", minute_s - 56)
+            < wire_time("resilience", minute_s)
+            < wire_time("smo.0", minute_s)
+        )
+
+
 def _offsets_differ(route: object) -> bool:
     offset = {"wholesale": {0}, "resilience": {0}, "smo": {0, 2}, "pmo": {1}, "cmo": {3}, "grid": {4}}
     return not offset[route.sender] & offset[route.receiver]

@@ -12,6 +12,8 @@ from voltier.agents.messages import Conditions, Forecast, Injections, SmaBids, S
 from voltier.agents.operator import Mail
 from voltier.agents.population import RELIABLE, UNRELIABLE, FleetSpec, build_population
 from voltier.grid.feeder import read_feeder
+from voltier.scenarios.build import build_operator
+from voltier.scenarios.schema import load_scenario
 
 FEEDER = read_feeder("ieee123")
 WHOLE = build_population(FleetSpec(), FEEDER, 3)
@@ -19,8 +21,10 @@ PROFILES = 0.2 + np.random.default_rng(0).random((1440, 100))
 SURE = IotSpec(latency_s=0.0, loss=0.0)
 
 
-def operator(population=WHOLE, iot=SURE, flexible=True):
-    rules = ConsumerRules(flexible, 0.13, window_s=300, start_minute=18 * 60, record_period_s=60)
+def operator(population=WHOLE, iot=SURE, flexible=True, **rest):
+    rules = ConsumerRules(
+        flexible, 0.13, **{"window_s": 300, "start_minute": 18 * 60, "record_period_s": 60, **rest}
+    )
     return ConsumerOperator(0, population, PROFILES, rules, iot, seed=3)
 
 
@@ -242,6 +246,94 @@ def test_any_number_of_shards_sends_the_same_to_the_last_bit():
     for name in ("p_kw", "q_kvar", "anomaly"):
         joined = np.concatenate([getattr(only(out[-1], SmaMeters), name) for _, out in parts])
         np.testing.assert_array_equal(joined, getattr(only(whole[-1], SmaMeters), name))
+
+
+def test_only_readings_that_arrive_are_sent():
+    _, outboxes = minutes(operator(iot=IotSpec(latency_s=0.0, loss=0.3)), WHOLE, [0.0] * 20)
+    sent = [only(outbox, SmaMeters) for outbox in outboxes]
+    heard = np.array([np.isin(WHOLE.sma_index, meters.sma) for meters in sent])
+    # 20 minutes of 300 agents and more: four standard deviations are 0.024
+    assert heard.mean() == pytest.approx(0.7, abs=0.024)
+    for meters, outbox, here in zip(sent, outboxes, heard, strict=True):
+        house = table(outbox, "consumer")["p_meter_kw"]
+        np.testing.assert_allclose(meters.p_kw, np.bincount(WHOLE.house_sma, house)[here], atol=1e-12)
+    assert len(only(minutes(operator(iot=IotSpec(0.0, 1.0)), WHOLE, [0.0])[1][0], SmaMeters).sma) == 0
+
+
+# ---------------------------------------------------------------------- the game and its certificate
+
+
+def test_without_the_game_houses_share_in_proportion_to_their_offers_at_their_agents_tariff():
+    bids, outboxes = minutes(operator(game=False), WHOLE, [0.4, -0.7])
+    assert (bids[0].p_max_kw > bids[0].p0_kw).any()  # flexible all the same
+    for share, outbox in zip([0.4, -0.7], outboxes, strict=True):
+        rows = table(outbox, "consumer")
+        room = rows["p_max_kw"] - rows["p0_kw"] if share > 0 else rows["p0_kw"] - rows["p_min_kw"]
+        np.testing.assert_allclose(
+            rows["p_kw"] - rows["p0_kw"], share * room, atol=1e-9
+        )  # rounding, divided by room
+        np.testing.assert_array_equal(rows["mu"], 0.1)
+        assert not rows["mu_tilde"].any()
+    game = table(minutes(operator(), WHOLE, [0.4])[1][0], "consumer")
+    assert not np.allclose(game["p_kw"], table(outboxes[0], "consumer")["p_kw"])
+
+
+def test_each_market_records_the_worst_of_its_games_over_the_period():
+    _, outboxes = minutes(operator(record_period_s=120), WHOLE, [0.3, 0.9, 0.2, 0.5])
+    rows = [row for outbox in outboxes for row in outbox.rows if row.table == "consumer_clearings"]
+    assert [row.t_s for row in rows] == [0, 120]
+    for row in rows:
+        np.testing.assert_array_equal(row.columns["position"], WHOLE.sma_index)
+        assert row.columns["tracking_error_kw"].max() < 1e-6
+        assert row.columns["budget_error_usd_per_h"].max() < 1e-6
+        assert not row.columns["infeasible_share"].any()
+        assert (row.columns["solve_s"] > 0).all()
+
+
+def infeasible_told(outbox):
+    events = [row.columns for row in outbox.rows if row.table == "events"]
+    return [columns["text"][0] for columns in events if columns["kind"] == ["game-infeasible"]]
+
+
+def test_a_target_out_of_reach_is_told_when_it_begins_and_recorded():
+    _, outboxes = minutes(operator(), WHOLE, [0.5, 1.2, 1.3, 0.5, 1.2])
+    told = [infeasible_told(outbox) for outbox in outboxes]
+    assert [bool(texts) for texts in told] == [False, True, False, False, True]
+    assert "its houses cannot reach the target; they miss it by +" in told[1][0]
+    out = [table(outbox, "consumer_clearings") for outbox in outboxes]
+    assert [columns["infeasible_share"].any() for columns in out] == [False, True, True, False, True]
+    assert out[1]["tracking_error_kw"].max() > 1e-3
+
+
+def test_without_a_market_there_is_no_game_to_certify():
+    _, outboxes = minutes(operator(flexible=False), WHOLE, [0.0])
+    assert {row.table for row in outboxes[0].rows} == {"consumer", "devices"}
+
+
+def test_outside_a_market_houses_hold_their_temperature_or_save_at_the_flat_tariff():
+    warm, thrifty = operator(flexible=False), operator(flexible=False, outside_price_usd_per_kwh=0.129)
+    for cmo in (warm, thrifty):
+        bids = warm_up(cmo)
+        np.testing.assert_array_equal(bids.p_min_kw, bids.p_max_kw)  # no offers either way
+    set_c = WHOLE.house.set_c[:, None]
+    # 12 degC outside: heating costs, so the bill falls with the temperature; at no price hardly anybody moves
+    # (but houses whose heat pump is too small for the afternoon)
+    assert (np.abs(warm.model.plan.temp_c - set_c) < 0.05).mean() > 0.95
+    assert (thrifty.model.plan.temp_c < set_c - 0.05).mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ([], (True, True, 0.0)),
+        (["consumer.market=false"], (True, False, 0.0)),  # flexible, without the game
+        (["design=primary_only"], (False, True, 0.0)),
+        (["design=no_market", "consumer.outside_market=retail_tariff"], (False, True, 0.129)),
+    ],
+)
+def test_a_scenario_says_how_consumers_take_part(settings, expected):
+    rules = build_operator(load_scenario("ieee123-hour", settings), "cmo.0")._rules
+    assert (rules.flexible, rules.game, rules.outside_price_usd_per_kwh) == expected
 
 
 def test_mesa_agents_are_views_on_the_arrays():

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from voltier.market.consumer import best_response, play_game
+from voltier.market.consumer import best_response, play_game, share_target
 
 
 def play_one(p0, low, high, gamma, target, pi=0.08):
@@ -108,6 +108,32 @@ def test_target_out_of_reach_plays_the_nearest_total(target, total):
     assert abs(game.budget_error_usd_per_h[0]) < 1e-9
     prices = game.mu_usd_per_kwh[0], game.mu_tilde_usd_per_kwh[0]
     np.testing.assert_allclose(best_response(p0, p0 - 1, p0 + 1, np.array([0.5, 0.4]), *prices), game.p_kw)
+
+
+def test_a_target_that_is_beyond_the_boxes_by_rounding_is_met():
+    p0 = np.array([-3.1, -4.3, -2.7])
+    reach = float((p0 + 0.1).sum())
+    assert play_one(p0, p0, p0 + 0.1, [0.5, 0.4, 0.3], reach + 1e-12).feasible[0]
+    assert not play_one(p0, p0, p0 + 0.1, [0.5, 0.4, 0.3], reach + 1e-6).feasible[0]
+
+
+@pytest.mark.parametrize("share", [-1.3, -0.6, 0.0, 0.6, 1.3])
+def test_shares_without_a_game_follow_the_room_and_pay_the_tariff(share):
+    offset = np.array([0, 2, 3, 3])
+    p0, down, up = np.array([-3.0, 2.0, -1.0]), np.array([1.0, 2.0, 0.0]), np.array([0.5, 0.0, 0.0])
+    asked = share * np.array([0.5 if share > 0 else 3.0, 1.0, 1.0])
+    total = np.array([-1.0, -1.0, 0.0])
+    pi = np.array([0.1, 0.2, 0.3])
+    game = share_target(offset, p0, p0 - down, p0 + up, np.ones(3), total + asked, pi)
+    reached = np.clip(share, -1.0, 1.0)
+    np.testing.assert_allclose(game.p_kw[:2], p0[:2] + reached * (up if share > 0 else down)[:2], rtol=1e-14)
+    assert game.p_kw[2] == -1.0  # no room at all
+    np.testing.assert_array_equal(game.feasible, [abs(share) <= 1.0, share == 0.0, share == 0.0])
+    played = np.array([game.p_kw[:2].sum(), game.p_kw[2], 0.0])
+    np.testing.assert_allclose(game.tracking_error_kw, played - (total + asked), atol=1e-14)
+    np.testing.assert_array_equal(game.mu_usd_per_kwh, pi)
+    assert not game.mu_tilde_usd_per_kwh.any()
+    assert not game.budget_error_usd_per_h.any()
 
 
 def test_wishes_that_cancel_use_a_side_payment():

@@ -112,8 +112,26 @@ def test_people_let_go_of_no_more_than_their_share(seed, air_c, minute):
         assert (offer.down_kw[row] <= THERMAL_SHARE * (rated - used) + near).all()
     for room in (offer.up_kw, offer.down_kw):
         assert (room[BATTERY] <= BATTERY_SHARE * HOUSE.battery_kw + near).all()
-        assert not room[[BASE, PV]].any()  # nobody moves what cannot be steered
+        assert not room[BASE].any()  # nobody moves what cannot be steered
         assert (room >= -near).all()
+    assert not offer.up_kw[PV].any()  # there is no more sun than there is
+    np.testing.assert_array_equal(offer.down_kw[PV], offer.device_kw[PV])
+
+
+@pytest.mark.parametrize(("sun", "left"), [(0.6, 0.5 * 0.6), (0.8, 0.8 - 0.3), (0.2, 0.0)])
+def test_pv_is_throttled_by_what_was_asked_of_it_whatever_the_sun_does(sun, left):
+    model = ConsumerModel(PART, flexible=True, window_h=WINDOW_MIN / 60)
+    model.make_plan(outlook())
+    moment = Moment(np.ones(N), 15.0, 0.6, 12 * 60)
+    bid = model.make_bid(0, moment)
+    pv_kw = np.bincount(PART.house_sma, 0.6 * HOUSE.pv_kva)
+    assert (bid.p0_kw - bid.p_min_kw >= pv_kw - 1e-12).all()  # the market may take it all; rounding
+    model.step(replace(moment, pv_available=sun), -0.5 * model.offer.down_kw.sum(axis=0))
+    np.testing.assert_allclose(model.device_kw[PV], left * HOUSE.pv_kva, atol=1e-12)  # rounding
+    others = np.delete(
+        model.device_kw - model.offer.device_kw + 0.5 * model.offer.down_kw, [BASE, PV], axis=0
+    )
+    np.testing.assert_allclose(others, 0.0, atol=1e-12)
 
 
 def test_a_car_offers_nothing_while_it_is_away():

@@ -24,6 +24,23 @@ def test_all_lost_means_none_delivered():
     assert not run(IotSpec(0.05, 1.0), 5)[0].any()
 
 
+def test_readings_are_lost_on_their_own_and_alike_in_any_shard():
+    spec = IotSpec(0.05, 0.2)
+    whole = [IotNetwork(spec, 5, np.arange(4), OFFSET).minute() for _ in range(1)]
+    network, part = (
+        IotNetwork(spec, 5, np.arange(4), OFFSET),
+        IotNetwork(spec, 5, np.array([2, 3]), np.array([0, 5, 8])),
+    )
+    traffic, in_part = [network.minute() for _ in range(400)], [part.minute() for _ in range(400)]
+    metered = np.array([t.metered for t in traffic])
+    delivered = np.array([t.delivered for t in traffic])
+    # 6,000 draws: four standard deviations are 0.021; both arriving together as often as chance has it
+    assert metered.mean() == pytest.approx(0.8, abs=0.021)
+    assert (metered & delivered).mean() == pytest.approx(0.64, abs=0.025)
+    np.testing.assert_array_equal(np.array([t.metered for t in in_part]), metered[:, 7:])
+    np.testing.assert_array_equal(whole[0].metered, metered[0])
+
+
 def test_the_share_lost_is_the_one_asked_for():
     delivered, _ = run(IotSpec(0.05, 0.2), 400)
     # 6,000 draws: four standard deviations are 0.021

@@ -69,6 +69,59 @@ def test_grid_says_once_when_voltages_leave_their_limits_and_once_when_they_retu
     assert kinds == ["voltage", "voltage-restored"]
 
 
+def voltage_text(v_pu, *, tap=0, controlled=False):
+    """What the grid says of one minute in which bus 83 has these voltages, and all others are at 1."""
+    engine = LosslessEngine()
+    solve = engine.solve
+
+    def bent(p_kw, q_kvar, taps):
+        flow = solve(p_kw, q_kvar, taps)
+        flow.v_pu[FEEDER.bus.index("83")] = v_pu
+        return flow
+
+    engine.solve = bent
+    taps = np.full(len(FEEDER.regulators.phase), tap, dtype=np.int64)
+    operator = GridOperator(FEEDER, engine, taps, controlled=controlled, v_min_pu=0.95, v_max_pu=1.05)
+    if controlled:
+        operator._settled = True
+    (row,) = [row for row in operator.decide(4, []).rows if row.table == "events"]
+    return row.columns["text"][0]
+
+
+def test_an_excess_is_said_with_its_size_and_its_reason():
+    text = voltage_text([1.050031, 1.0, 1.01])
+    assert "1 of 283 nodes outside 0.95 to 1.05 p.u.; farthest 83.a, 0.000031 p.u. above 1.05" in text
+    assert "unbalance, the mean of its phases is 1.0200, inside" in text
+    assert "reg1 at tap 0 is fixed, reg4 at tap 0 is fixed" in text
+    text = voltage_text([1.0, 0.9, 0.94])
+    assert "2 of 283 nodes" in text
+    assert "farthest 83.b, 0.05 p.u. below 0.95: the mean of its phases is outside too, 0.9467" in text
+
+
+def test_taps_at_their_end_or_before_their_move_are_named():
+    # relays see 1.0 p.u. or 120.09 V: reg1 is content with its 120 V, reg4 wants 124 V and can, or cannot
+    text = voltage_text([0.94, 1.0, 1.0], tap=3, controlled=True)
+    assert "reg1 at tap 3 rests" in text
+    assert "reg4 at tap 3 moves to 8 after its delay" in text
+    assert "reg4 at tap 16 is at its end" in voltage_text([0.94, 1.0, 1.0], tap=16, controlled=True)
+
+
+def test_a_node_is_farthest_by_what_it_exceeds_not_by_its_distance_from_one():
+    """With limits that are not symmetric the two differ."""
+    engine = LosslessEngine(0.94)
+    operator = GridOperator(FEEDER, engine, np.zeros(9, int), controlled=False, v_min_pu=0.95, v_max_pu=1.2)
+    solve = engine.solve
+
+    def bent(p_kw, q_kvar, taps):
+        flow = solve(p_kw, q_kvar, taps)
+        flow.v_pu[FEEDER.bus.index("83")] = 1.205
+        return flow
+
+    engine.solve = bent
+    (row,) = [row for row in operator.decide(4, []).rows if row.table == "events"]
+    assert "0.01 p.u. below 0.95" in row.columns["text"][0]
+
+
 def test_wholesale_announces_conditions_each_minute_and_forecasts_one_minute_ahead():
     n = 1 + 60 + 120
     series = ConditionSeries(np.arange(n, dtype=float), np.full(n, 15.0), np.zeros(n))

@@ -6,7 +6,13 @@ import pytest
 from voltier.grid.feeder import read_feeder
 from voltier.grid.flow.opendss import OpenDssFlow
 from voltier.grid.flow.port import Flow
-from voltier.grid.regulators import initial_taps, neutral_taps, next_taps, relay_voltage_v
+from voltier.grid.regulators import (
+    initial_taps,
+    neutral_taps,
+    next_taps,
+    regulators_above,
+    relay_voltage_v,
+)
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +58,19 @@ def test_a_gang_follows_the_phase_it_senses(feeder):
     flow.v_pu[feeder.bus.index("150r")] = [0.95, 1.05, 1.02]
     moved = next_taps(feeder, flow, neutral_taps(feeder))
     assert moved[0] == moved[1] == moved[2] > 0
+
+
+def test_the_regulators_above_a_bus_stand_on_the_way_to_it(feeder):
+    def above(bus, phase):
+        rows = regulators_above(feeder, feeder.bus.index(bus), phase)
+        assert (feeder.regulators.phase[rows] == phase).all()
+        return [feeder.regulators.name[row] for row in rows]
+
+    assert above("1", 0) == ["reg1"]
+    assert above("83", 2) == ["reg1", "reg4"]
+    assert above("26", 2) == ["reg1", "reg3"]
+    assert above("11", 0) == ["reg1", "reg2"]
+    assert above("150", 0) == []
 
 
 def test_published_taps_are_at_rest_at_published_loading(feeder):

@@ -123,6 +123,18 @@ def test_an_attack_hits_generators_within_the_run():
         assert [problem.field for problem in caught.value.problems] == [field]
 
 
+def test_an_engine_with_one_ratio_for_three_phases_needs_regulators_at_rest(tmp_path):
+    text = "name: x\nfeeder:\n  engine: pandapower-three-phase\n"
+    for regulators in ("controlled", "published"):
+        found = problems(tmp_path, text + f"  regulators: {regulators}\n")["feeder.regulators"]
+        assert found.where.endswith("case.yaml:4")
+        assert "set feeder.regulators to neutral" in found.remedy
+    scenario = load_scenario(
+        "ieee123-day", ["feeder.engine=pandapower-three-phase", "feeder.regulators=neutral"]
+    )
+    assert scenario.feeder.regulators == "neutral"
+
+
 def test_yaml_syntax_errors_name_the_line(tmp_path):
     found = problems(tmp_path, "name: x\nfleet: {houses: [1, 2\nhours: 3\n")["yaml"]
     assert found.where.endswith("case.yaml:3")

@@ -336,6 +336,81 @@ def test_tariffs_close_each_operators_budget_at_its_price():
     assert (schedule.tariff_usd_per_kwh <= 0.258).all()
 
 
+def test_an_agent_whose_reading_is_lost_is_judged_and_settled_by_its_last_one():
+    smo = operator()
+    first = only(cleared(smo, p=(-12.0, -8.0)), SmaSchedule)
+    miss = np.array([0.0, 9.0, 0.0, 0.0, 0.0])
+
+    def some(t_s, p_kw, here):
+        body = SmaMeters(
+            t_s=t_s, sma=ROWS.sma[here], p_kw=p_kw[here], q_kvar=Q0[here], anomaly=np.zeros(len(here))
+        )
+        return Mail("cmo.0", "smo.0", body)
+
+    # never read: taken at its word
+    sent = smo.decide(60, [bids(60), some(0, first.p_kw - miss, [0, 2, 3, 4])])
+    row = rows_of(sent, "secondary")[0]
+    np.testing.assert_array_equal(row.columns["p_meter_kw"], first.p_kw)
+    assert row.t_s == 0
+    second = only(sent, SmaSchedule)
+    sent = smo.decide(120, [bids(120), some(60, second.p_kw - miss, [0, 1, 2, 3, 4])])
+    assert rows_of(sent, "secondary")[0].columns["cs"][1] < 1.0
+    third = only(sent, SmaSchedule)
+    # lost afterwards: the last reading stands, and with it the bad mark, though it would be good now
+    row = rows_of(smo.decide(180, [bids(180), some(120, third.p_kw, [0, 2, 3, 4])]), "secondary")[0]
+    assert row.columns["p_meter_kw"][1] == second.p_kw[1] - 9.0
+    np.testing.assert_array_equal(np.delete(row.columns["p_meter_kw"], 1), np.delete(third.p_kw, 1))
+    assert row.columns["cs"][1] < rows_of(sent, "secondary")[0].columns["cs"][1]
+    # nothing arrives at all
+    row = rows_of(smo.decide(240, [bids(240), some(180, P0, [])]), "secondary")[0]
+    assert row.columns["p_meter_kw"][1] == second.p_kw[1] - 9.0
+
+
+# ---------------------------------------------------------------------- certificates
+
+
+def test_every_clearing_leaves_its_certificate():
+    outbox = cleared(operator(epsilon=0.05), p=(-25.0, 10.0))
+    (row,) = rows_of(outbox, "secondary_clearings")
+    assert row.t_s == 0
+    np.testing.assert_array_equal(row.columns["position"], ROWS.smo)
+    assert (row.columns["residual"] < 1e-9).all()  # the kernel's own bound
+    np.testing.assert_array_equal(row.columns["converged"], 1.0)
+    np.testing.assert_allclose(row.columns["p_shortage_kw"], [0.0, 14.0], atol=1e-9)
+    np.testing.assert_array_equal(row.columns["capped"], 0.0)
+    assert (row.columns["solve_s"] > 0).all()
+    for design in ("primary_only", "no_market"):  # nothing is cleared there
+        smo = operator(design=design, settlement=SettlementRules(0.0, 0.0, 0.0))
+        smo.decide(0, [bids()])
+        assert rows_of(smo.decide(2, [primary()]), "secondary_clearings") == []
+
+
+def test_a_budget_that_tariff_limits_keep_open_is_told_when_it_begins():
+    smo = operator()
+    # dearer than the tariff's cap of 0.258 $/kWh, and a reactive price beyond a tenth of it
+    dear = primary(p=(-14.0, -8.0), dlmp=(0.4, 0.1))
+    schedule = {name: getattr(dear.body, name) for name in PrimarySchedule.__struct_fields__}
+    dear = Mail("pmo", "smo.0", PrimarySchedule(**schedule | {"dlmp_q_usd_per_kvarh": np.array([0.0, 0.05])}))
+    smo.decide(0, [bids()])
+    outbox = smo.decide(2, [dear])
+    (row,) = rows_of(outbox, "secondary_clearings")
+    sent = only(outbox, SmaSchedule)
+    paid = 0.258 * sent.p_kw[:3] + 0.05 * np.abs(sent.p_kw - P0)[:3] + 0.01 * sent.dp_kw[:3]
+    left = 0.4 * -14.0 - paid.sum()
+    left_q = (0.05 - 0.0258) * Q0[3:].sum()
+    np.testing.assert_allclose(row.columns["budget_residual_usd_per_h"], [left, 0.0], atol=1e-9)
+    np.testing.assert_allclose(row.columns["q_budget_residual_usd_per_h"], [0.0, left_q], atol=1e-9)
+    np.testing.assert_array_equal(row.columns["capped"], [1.0, 0.0])
+    np.testing.assert_array_equal(row.columns["q_capped"], [0.0, 1.0])
+    assert [row.columns["text"][0] for row in rows_of(outbox, "events")] == [
+        f"smo_a: tariff limits leave the budget of active energy open by {left:+.4f} $/h, paid by the operator",
+        f"smo_b: tariff limits leave the budget of reactive energy open by {left_q:+.4f} $/h, paid by the operator",
+    ]
+    assert kinds(smo.decide(60, [bids(60), meters(0, P0)])) == []  # lasts, is not told again
+    assert kinds(smo.decide(120, [bids(120), meters(60, P0), primary(60)])) == []
+    assert kinds(smo.decide(180, [bids(180), meters(120, P0), dear])) == ["budget-open"] * 2
+
+
 def test_neighbours_in_a_shard_do_not_change_an_operator():
     whole = only(cleared(operator(epsilon=0.05), p=(-12.0, -6.0)), SmaSchedule)
     alone = SmoRows(
