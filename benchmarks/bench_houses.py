@@ -105,8 +105,8 @@ class PlainHouse(mesa.Agent):
         least = -min(ev_kw if home else 0.0, room)
         p_kw = _clip(float(wish.ev_kw[row]), least, 0.0)
         car = [p_kw, THERMAL_SHARE * -p_kw, THERMAL_SHARE * (p_kw - least)]
-        sun = [moment.pv_available * self.pv_kva, 0.0, 0.0]
-        return [[-float(moment.base_kw[row]), 0.0, 0.0], hvac, water, sun, store, car]
+        sun_kw = moment.pv_available * self.pv_kva
+        return [[-float(moment.base_kw[row]), 0.0, 0.0], hvac, water, [sun_kw, 0.0, sun_kw], store, car]
 
     def move(self, offered: list[list[float]], moved_kw: float) -> list[float]:
         """Split a departure from the wish over the devices in proportion to their offers."""
