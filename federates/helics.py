@@ -28,6 +28,8 @@ FEDERATES_PER_OPERATOR = 2
 TCP_MESSAGE_BYTES = 4_000_000
 _TIME_TOLERANCE_S = 1e-6
 
+_CONNECT_S = 30
+
 
 class BusLostError(FederationError):
     """The bus broke down, as a rule because somebody else did."""
@@ -50,6 +52,8 @@ class Connection:
     def core_options(self, federates: int) -> str:
         """Return the HELICS options of a core with so many federates."""
         options = [f"--federates={federates}", f"--brokerkey={self.key}", "--loglevel=warning"]
+        # HELICS gives a connection 4 s; a machine that starts many processes at once can need longer.
+        options.append(f"--networktimeout={_CONNECT_S}s")
         options.append(
             f"--broker={self.broker}" if self.transport == "inproc" else f"--broker_address={self.broker}"
         )

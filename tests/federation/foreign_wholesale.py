@@ -1,5 +1,6 @@
 """A wholesale market from elsewhere, over plain HELICS; its prices are in $/MWh, or it is mute."""
 
+import socket
 import sys
 import time
 
@@ -11,6 +12,9 @@ def main(broker: str, key: str, *mute: str) -> None:
     info = h.helicsCreateFederateInfo()
     h.helicsFederateInfoSetCoreTypeFromString(info, "zmq")
     options = f"--federates=2 --broker_address={broker} --brokerkey={key} --localinterface=tcp://127.0.0.1"
+    with socket.socket() as probe:  # else HELICS takes a port beside the broker's, which another run may have
+        probe.bind(("127.0.0.1", 0))
+        options += f" --networktimeout=30s --localport={probe.getsockname()[1]}"
     h.helicsFederateInfoSetCoreName(info, "foreign")
     h.helicsFederateInfoSetCoreInitString(info, options)
     ear = h.helicsCreateCombinationFederate("wholesale", info)
