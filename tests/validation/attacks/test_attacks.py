@@ -1,4 +1,8 @@
-"""A shipped attack scenario, run once; what both attacks must show."""
+"""The shipped attack scenarios: what both must show, and 2b's shape beside the published one.
+
+Published of 2b (V. J. Nair, PhD thesis, MIT 2025): import 1325 kW, +37 % under attack, 1328 kW after it; 284 kW more
+generation and 307 kW less load, figures that do not close among themselves.
+"""
 
 import json
 from functools import cache
@@ -9,6 +13,7 @@ import numpy as np
 import pytest
 
 from voltier.federates.session import run_scenario
+from voltier.scenarios.build import build_operator
 from voltier.scenarios.results import read_table
 from voltier.scenarios.schema import load_scenario
 
@@ -84,3 +89,34 @@ def check_events(run):
     # the attacked ones of 2a give 0.85 of their 261 kW at least, those of 2b 0.7 of their 650 kW
     assert before - struck > 200.0
     assert run.generation_kw[end_s // 60] - run.generation_kw[end_s // 60 - 1] > 200.0
+
+
+@pytest.mark.parametrize(
+    "check",
+    [check_import_restored, check_scores_decide, check_order_and_signs, check_energy_closes, check_events],
+)
+@pytest.mark.parametrize(("name", "seed"), [("2a", 1), ("2b", 1), ("2b", 2)])
+def test_an_attack_is_found_and_made_up_for(name, seed, check):
+    check(attack_run(f"ieee123-attack-{name}", seed))
+
+
+def test_in_2a_the_remaining_generators_have_room_for_most_of_what_is_lost():
+    run = attack_run("ieee123-attack-2a", 1)
+    # the attacked ones run at their rating
+    assert run.attack("generation_lost_kw") == pytest.approx(261.0, abs=15.0)
+    assert run.attack("generation_added_kw") > run.attack("curtailment_kw")
+
+
+def test_the_shape_of_2b_is_the_published_one():
+    run = attack_run("ieee123-attack-2b", 1)
+    assert run.attack("import_before_kw") == pytest.approx(1325.0, rel=0.05)
+    assert 1.30 < run.attack("import_attacked_kw") / run.attack("import_before_kw") < 1.45
+    assert run.attack("generation_added_kw") == pytest.approx(284.0, rel=0.1)
+    # the one left, at its limit
+    assert run.attack("generation_mitigated_kw") == pytest.approx(480.0, rel=0.01)
+    assert 150.0 < run.attack("curtailment_kw") < 350.0
+
+
+def test_the_share_at_which_an_answer_is_content_reaches_the_market():
+    pmo = build_operator(load_scenario("ieee123-attack-2b", ["resilience.stop_share=0.02"]), "pmo")
+    assert pmo._rules.stop_share == 0.02
