@@ -12,6 +12,7 @@ from voltier.agents.alarm_answer import AlarmAnswer
 from voltier.agents.clock import MINUTE_S, MarketClock
 from voltier.agents.messages import (
     Alarm,
+    Array,
     Conditions,
     ImportSchedule,
     Index,
@@ -22,16 +23,8 @@ from voltier.agents.messages import (
 )
 from voltier.agents.operator import Mail, Outbox, Rows
 from voltier.grid.errors import ClearingAborted, FederationError
-from voltier.grid.feeder import Feeder
-from voltier.grid.network import BalancedNetwork, retap
-from voltier.market.primary.market import PrimaryMarket
-from voltier.market.primary.problem import (
-    PrimaryBids,
-    PrimaryClearing,
-    PrimaryPrices,
-    cost_usd_per_h,
-    priced_as,
-)
+from voltier.market.primary.formulation import PrimaryFormulation
+from voltier.market.primary.problem import PrimaryBids, PrimaryClearing, PrimaryPrices, cost_usd_per_h
 from voltier.market.resilience.coefficients import Coefficients, unweighted
 from voltier.market.settlement import PrimaryPeriod, settle_primary
 
@@ -75,6 +68,7 @@ class _Period:
 class PrimaryOperator:
     """Clears the primary market each primary period and re-weights it while an alarm is on.
 
+    formulation : the market and its network, with the SMOs in their order.
     shards : positions of the SMOs that each "smo.k" serves. has_generator : (n_smo,) bool.
     first_party : number of settlement rows that belong to the secondary markets and so come before this one's.
     """
@@ -83,20 +77,15 @@ class PrimaryOperator:
 
     def __init__(
         self,
-        feeder: Feeder,
-        network: BalancedNetwork,
-        smo_bus: Index,
+        formulation: PrimaryFormulation,
         shards: Sequence[Index],
         has_generator: NDArray[np.bool_],
         first_party: int,
         rules: PrimaryRules,
         clock: MarketClock,
     ) -> None:
-        self._feeder, self._network, self._rules, self._clock = feeder, network, rules, clock
-        self._smo_bus, self._node = smo_bus, network.node_of_bus[smo_bus]
-        self._ratio = network.ratio_of_bus[smo_bus]
+        self._formulation, self._rules, self._clock = formulation, rules, clock
         self._shards, self._has_generator, self._first_party = list(shards), has_generator, first_party
-        self._market = PrimaryMarket(network, self._node)
         self._conditions: Conditions | None = None
         self._tap: Index | None = None
         self._period: _Period | None = None
@@ -104,8 +93,8 @@ class PrimaryOperator:
         self._sound: PrimaryClearing | None = None
         self._import_kwh, self._measured_s = 0.0, 0
         self._undelivered = 0.0
-        self._answer = AlarmAnswer(rules.recovery_periods, rules.stop_share, network.s_base_kva)
-        self._ledger = np.zeros((len(smo_bus) + int(has_generator.sum()) + 2, 3))
+        self._answer = AlarmAnswer(rules.recovery_periods, rules.stop_share, formulation.s_base_kva)
+        self._ledger = np.zeros((len(has_generator) + int(has_generator.sum()) + 2, 3))
 
     def decide(self, now_s: int, inbox: Sequence[Mail]) -> Outbox:
         """Settle the period just over, then clear the one that begins."""
@@ -146,19 +135,17 @@ class PrimaryOperator:
                 self._measured_s += MINUTE_S
         if self._rules.design == "hierarchical":
             self._answer.hear(alarms)
-        return _merge(parts, len(self._node))
+        return _merge(parts, len(self._has_generator))
 
     # ------------------------------------------------------------------ clearing
 
     def _clear(self, t_s: int, bids: SmoBids, outbox: Outbox) -> PrimaryClearing:
-        network = self._network if self._tap is None else retap(self._network, self._feeder, self._tap)
-        self._ratio = network.ratio_of_bus[self._smo_bus]
         base, prices = self._as_bids(bids), self._prices()
 
         def clear(weights: Coefficients, bound: bool = self._rules.relaxation_bound) -> PrimaryClearing:
             weighted = replace(base, alpha_usd_per_kw2h=weights.alpha, beta_p_usd_per_kw2h=weights.beta_p)
             paid = replace(prices, loss_usd_per_kwh=weights.xi)
-            return self._market.clear(weighted, paid, network=network, bound=bound)
+            return self._formulation.clear(weighted, paid, tap=self._tap, bound=bound)
 
         miss_kw = 0.0 if self._last is None else self._expected_miss_kw(bids, self._last)
         clearing, done = self._answer.clear(clear, unweighted(base, prices), bids.resilience_score, miss_kw)
@@ -186,7 +173,7 @@ class PrimaryOperator:
             outbox.rows.append(
                 _event(t_s, "clearing-relaxed", f"{why}; its dispatch is used, prices are {prices}")
             )
-            return priced_as(clearing, self._sound, self._prices())
+            return self._formulation.priced_as(clearing, self._sound, self._prices())
         if self._last is None:
             raise ClearingAborted(f"the first primary clearing {why}; there is no earlier one to hold")
         outbox.rows.append(_event(t_s, "clearing-held", f"{why}; the last set-points stay in force"))
@@ -194,7 +181,6 @@ class PrimaryOperator:
 
     def _as_bids(self, bids: SmoBids) -> PrimaryBids:
         return PrimaryBids(
-            node=self._node,
             p0_kw=bids.p0_kw,
             p_min_kw=bids.p_min_kw,
             p_max_kw=bids.p_max_kw,
@@ -251,10 +237,13 @@ class PrimaryOperator:
             "gen_kw": clearing.gen_kw,
             "dlmp_usd_per_kwh": clearing.dlmp_p_usd_per_kwh,
             "dlmp_q_usd_per_kvarh": clearing.dlmp_q_usd_per_kvarh,
-            "v_pu": self._ratio * clearing.v_pu[self._node],
+            "v_pu": self._formulation.v_at_operators(clearing),
             "rs": bids.resilience_score,
         }
         outbox.rows.append(Rows("primary", t_s, primary))
+        by_phase = self._formulation.phase_columns(clearing)
+        if by_phase is not None:
+            outbox.rows.append(Rows("dlmp", t_s, by_phase))
         numbers = (
             "gap", "ac_residual_pu", "kkt_residual", "cost_usd_per_h", "lower_bound_usd_per_h", "solve_s",
         )  # fmt: skip
@@ -271,19 +260,17 @@ class PrimaryOperator:
         hours = self._measured_s / 3600.0
         import_kw = self._import_kwh / hours
         self._import_kwh, self._measured_s = 0.0, 0
-        clearing = period.clearing
-        n_smo = len(self._node)
         # The bulk grid is paid for what was drawn at the marginal price of that, whatever was scheduled.
         marginal = period.prices.marginal_usd_per_kwh(import_kw)
+        dlmp_p, dlmp_q, dlmp_gen = self._settled_prices(period.clearing, marginal)
         self._ledger += settle_primary(
             PrimaryPeriod(
                 p_meter_kw=bids.p_meter_kw,
                 q_meter_kvar=bids.q_meter_kvar,
                 gen_meter_kw=bids.gen_meter_kw,
-                dlmp_p_usd_per_kwh=np.full(n_smo, marginal)
-                if clearing is None
-                else clearing.dlmp_p_usd_per_kwh,
-                dlmp_q_usd_per_kvarh=np.zeros(n_smo) if clearing is None else clearing.dlmp_q_usd_per_kvarh,
+                dlmp_p_usd_per_kwh=dlmp_p,
+                dlmp_q_usd_per_kvarh=dlmp_q,
+                dlmp_gen_usd_per_kwh=dlmp_gen,
                 p_cc_kw=-import_kw,
                 price_usd_per_kwh=marginal,
             ),
@@ -302,6 +289,16 @@ class PrimaryOperator:
         self._learn_delivery(period, bids)
         self._answer.review(import_kw)
         outbox.rows.append(self._system_rows(period, bids, import_kw))
+
+    def _settled_prices(
+        self, clearing: PrimaryClearing | None, marginal: float
+    ) -> tuple[Array, Array, Array]:
+        """Return the prices of active and reactive power and of generation; without a market, the bulk grid's."""
+        if clearing is None:
+            flat = np.full(len(self._has_generator), marginal)
+            return flat, np.zeros_like(flat), flat
+        gen = self._formulation.generator_prices(clearing)
+        return clearing.dlmp_p_usd_per_kwh, clearing.dlmp_q_usd_per_kvarh, gen
 
     def _learn_delivery(self, period: _Period, bids: SmoBids) -> None:
         """Learn from the agents' meters which share of the requested moves is not delivered."""

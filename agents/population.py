@@ -26,7 +26,10 @@ RELIABLE, AVERAGE, UNRELIABLE = range(3)
 
 @dataclass(frozen=True, slots=True)
 class FleetSpec:
-    """How many of what. Ratings in kVA (PV in all, battery each), battery energy in kWh each; shares sum to one."""
+    """How many of what. Ratings in kVA (PV in all, battery each), battery energy in kWh each; shares sum to one.
+
+    hvac_kw_min, hvac_kw_max, ev_kw_min, ev_kw_max : bounds of the heat pump and of the charger of a house [kW]
+    """
 
     houses: int = 1008
     water_heaters: int = 348
@@ -39,6 +42,10 @@ class FleetSpec:
     battery_nodes: int = 63
     dg_nodes: int = 82
     evs: int = 0
+    hvac_kw_min: float = 2.0
+    hvac_kw_max: float = 5.0
+    ev_kw_min: float = 2.0
+    ev_kw_max: float = 10.0
     sma_min: int = 3
     houses_per_sma: int = 3
     reliable_share: float = 0.6
@@ -288,7 +295,7 @@ def _furnish(spec: FleetSpec, house_smo: Index, seed: int, n_profiles: int, stay
         r_c_per_kw=2.0 * rng.uniform(0.8, 1.2, n),
         c_kwh_per_c=2.0 * rng.uniform(0.8, 1.2, n),
         cop=3.0 * rng.uniform(0.9, 1.1, n),
-        hvac_kw=rng.uniform(2.0, 5.0, n),
+        hvac_kw=rng.uniform(spec.hvac_kw_min, spec.hvac_kw_max, n),
         set_c=set_c,
         min_c=np.full(n, 19.0),
         max_c=np.full(n, 25.0),
@@ -315,7 +322,7 @@ def _cars(spec: FleetSpec, stays: Stays, seed: int) -> dict[str, NDArray[Any]]:
     home_min[at] = stays.arrival_min[stay]
     away_min[at] = (stays.arrival_min + stays.parked_min)[stay] % DAY_MIN
     return {
-        "ev_kw": _at(n, at, rng.uniform(2.0, 10.0, spec.evs)),
+        "ev_kw": _at(n, at, rng.uniform(spec.ev_kw_min, spec.ev_kw_max, spec.evs)),
         "ev_kwh": _at(n, at, ev_kwh),
         "ev_away_min": away_min,
         "ev_home_min": home_min,

@@ -20,7 +20,7 @@ from voltier.market.primary.relaxation import Relaxation
 PRICES = PrimaryPrices(0.10, 0.0, 0.10)
 
 
-def build_case() -> tuple[BalancedNetwork, PrimaryBids]:
+def build_case() -> tuple[BalancedNetwork, np.ndarray, PrimaryBids]:
     """Return the feeder with every spot load flexible by 20 %, one in eight with a generator."""
     feeder = read_feeder("ieee123")
     # At the published taps 1.05 binds, and the relaxation is then not tight; with 1.08 all must agree.
@@ -29,22 +29,22 @@ def build_case() -> tuple[BalancedNetwork, PrimaryBids]:
     p = np.bincount(feeder.spot_loads.bus, feeder.spot_loads.p_kw, len(feeder.bus))[rows]
     gen = np.where(np.arange(len(p)) % 8 == 0, 30.0, 0.0)
     bids = PrimaryBids(
-        node=network.node_of_bus[rows], p0_kw=-p, p_min_kw=-1.1 * p, p_max_kw=-0.8 * p,
+        p0_kw=-p, p_min_kw=-1.1 * p, p_max_kw=-0.8 * p,
         beta_p_usd_per_kw2h=0.2 / p, q0_kvar=-0.5 * p, q_min_kvar=-0.6 * p, q_max_kvar=-0.4 * p,
         beta_q_usd_per_kvar2h=0.05 / p, gen_max_kw=gen, alpha_usd_per_kw2h=np.full(len(p), 0.12 / 30.0),
     )  # fmt: skip
-    return network, bids
+    return network, network.node_of_bus[rows], bids
 
 
 def dispatch_by_loops(
-    network: BalancedNetwork, bids: PrimaryBids, prices: PrimaryPrices
+    network: BalancedNetwork, node: np.ndarray, bids: PrimaryBids, prices: PrimaryPrices
 ) -> tuple[float, np.ndarray]:
     """Clear the relaxation written the way one writes it first: scalar constraints in a Python loop."""
     n, base = len(network.parent), network.s_base_kva
     P, Q, l, v = (cp.Variable(n) for _ in range(4))  # noqa: E741
-    p, q, gen = (cp.Variable(len(bids.node)) for _ in range(3))
+    p, q, gen = (cp.Variable(len(node)) for _ in range(3))
     children = [[k for k in range(1, n) if network.parent[k] == j] for j in range(n)]
-    members = [np.flatnonzero(bids.node == j) for j in range(n)]
+    members = [np.flatnonzero(node == j) for j in range(n)]
     rules, balance = [v[0] == network.v_root_pu**2, l[0] == 0], []
     cost = prices.import_usd_per_kwh * P[0] + prices.loss_usd_per_kwh * sum(
         network.r_pu[j] * l[j] for j in range(n)
@@ -64,7 +64,7 @@ def dispatch_by_loops(
         rules += [v[j] >= network.v_min_pu[j] ** 2, v[j] <= network.v_max_pu[j] ** 2]
         if np.isfinite(network.i_max_pu[j]):
             rules.append(l[j] <= network.i_max_pu[j] ** 2)
-    for k in range(len(bids.node)):
+    for k in range(len(node)):
         rules += [p[k] >= bids.p_min_kw[k] / base, p[k] <= bids.p_max_kw[k] / base]
         rules += [q[k] >= bids.q_min_kvar[k] / base, q[k] <= bids.q_max_kvar[k] / base]
         rules += [gen[k] >= 0, gen[k] <= bids.gen_max_kw[k] / base]
@@ -92,7 +92,7 @@ def scaled_day(bids: PrimaryBids, steps: int = 288) -> list[PrimaryBids]:
     rng = np.random.default_rng(5)
     day = []
     for k in range(steps):
-        size = (0.85 + 0.15 * np.sin(2 * np.pi * k / steps)) * rng.normal(1.0, 0.02, len(bids.node))
+        size = (0.85 + 0.15 * np.sin(2 * np.pi * k / steps)) * rng.normal(1.0, 0.02, len(bids.p0_kw))
         names = ("p0_kw", "p_min_kw", "p_max_kw", "q0_kvar", "q_min_kvar", "q_max_kvar")
         day.append(replace(bids, **{name: getattr(bids, name) * size for name in names}))
     return day
@@ -100,27 +100,27 @@ def scaled_day(bids: PrimaryBids, steps: int = 288) -> list[PrimaryBids]:
 
 def main() -> None:
     """Print the comparison."""
-    network, bids = build_case()
-    market, cone = PrimaryMarket(network, bids.node), Relaxation(network, bids.node)
+    network, node, bids = build_case()
+    market, cone = PrimaryMarket(network, node), Relaxation(network, node)
     scaled = scale_bids(bids, PRICES, network.s_base_kva)
     ours = market.clear(bids, PRICES)
-    loop_cost, loop_price = dispatch_by_loops(network, bids, PRICES)
-    plain = dispatch_branch_flow(network, bids, PRICES)
+    loop_cost, loop_price = dispatch_by_loops(network, node, bids, PRICES)
+    plain = dispatch_branch_flow(network, node, bids, PRICES)
     relaxed = cone.solve(network, scaled)
-    loop_ms = median_ms(lambda: dispatch_by_loops(network, bids, PRICES), 3)
+    loop_ms = median_ms(lambda: dispatch_by_loops(network, node, bids, PRICES), 3)
     day = scaled_day(bids)
     warm_s = [market.clear(each, PRICES, bound=False).solve_s for each in day]
     both_s = [market.clear(each, PRICES).solve_s for each in day]
     rows = [
         ("cvxpy, scalar loops (SOCP)", loop_ms, loop_cost, loop_price),
-        ("cvxpy, vectorised (SOCP)", median_ms(lambda: dispatch_branch_flow(network, bids, PRICES), 10),
+        ("cvxpy, vectorised (SOCP)", median_ms(lambda: dispatch_branch_flow(network, node, bids, PRICES), 10),
          plain.cost_usd_per_h, plain.dlmp_node_p_usd_per_kwh),
         ("Clarabel in place (SOCP)", median_ms(lambda: cone.solve(network, scaled), 50),
          relaxed.value * network.s_base_kva, -relaxed.y[0]),
         ("AC-exact, cold", median_ms(lambda: market.clear(bids, PRICES, bound=False, warm=False), 50),
          ours.cost_usd_per_h, ours.dlmp_node_p_usd_per_kwh),
     ]  # fmt: skip
-    print(f"IEEE-123: {len(network.parent)} nodes, {len(bids.node)} operators; gap {ours.gap:.1e}, "
+    print(f"IEEE-123: {len(network.parent)} nodes, {len(node)} operators; gap {ours.gap:.1e}, "
           f"AC residual {ours.ac_residual_pu:.1e} p.u., KKT {ours.kkt_residual:.1e}")  # fmt: skip
     print(f"{'':30}{'ms':>9}{'ratio':>9}{'cost diff (rel)':>18}{'price diff $/kWh':>18}")
     for name, ms, cost, price in rows:

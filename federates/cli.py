@@ -126,10 +126,16 @@ def compare(
 
 @app.command()
 def study(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="designs or attack.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="designs, attack or voltage-regulation.")],
     out: Annotated[Path | None, typer.Option(help="Directory; default runs/NAME-TIME.")] = None,
     base: Annotated[str | None, typer.Option(help="Scenario to start from.")] = None,
     hours: Annotated[float | None, typer.Option(help="Length of the runs [h].")] = None,
+    sensitivity_hours: Annotated[
+        float | None,
+        typer.Option(
+            help="voltage-regulation: length of the runs of its sensitivity [h]; default at most 6, 0: none."
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     override: SetOption = None,
     transport: TransportOption = "zmq",
@@ -141,8 +147,13 @@ def study(
     from voltier.scenarios.schema import Scenario
     from voltier.scenarios.studies.attack import study_attack
     from voltier.scenarios.studies.designs import study_designs
+    from voltier.scenarios.studies.voltage_regulation import study_voltage_regulation
 
-    studies = {"designs": study_designs, "attack": study_attack}
+    studies: dict[str, Callable[..., Any]] = {
+        "designs": study_designs,
+        "attack": study_attack,
+        "voltage-regulation": study_voltage_regulation,
+    }
     if name not in studies:
         _refuse("study", name, f"take one of {', '.join(studies)}")
 
@@ -152,6 +163,10 @@ def study(
 
     path = out or _fresh(Path("runs"), name)
     chosen: dict[str, Any] = {} if base is None else {"base": base}
+    if sensitivity_hours is not None:
+        if name != "voltage-regulation":
+            _refuse("--sensitivity-hours", sensitivity_hours, f"leave it out; the study {name} has none")
+        chosen["sensitivity_hours"] = sensitivity_hours
     studies[name](run_case, path, overrides=_overrides(override, hours=hours, seed=seed), **chosen)
     if not quiet:
         typer.echo(path)

@@ -38,6 +38,10 @@ class NotConvergedError(VoltierError):
     """An iteration ended without meeting its tolerance."""
 
 
+class PowerFlowError(NotConvergedError):
+    """No voltages were found that carry the injections."""
+
+
 class FederationError(VoltierError):
     """A federate is missing, silent, dead or wired wrongly."""
 

@@ -5,6 +5,7 @@ Rows refer to buses by their position in the bus table. Phases are 0, 1, 2 for a
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -169,7 +170,8 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("config", unique=True),
         Column("phases", "phases"),
         *(Column(f"r_{pair}_ohm_per_mile", "number", low=0) for _, _, pair in PAIRS),
-        *(Column(f"x_{pair}_ohm_per_mile", "number", low=0) for _, _, pair in PAIRS),
+        # between the wires of a cable with concentric neutrals the mutual reactance can be below zero
+        *(Column(f"x_{pair}_ohm_per_mile", "number", low=0 if i == j else -math.inf) for i, j, pair in PAIRS),
         *(Column(f"b_{pair}_us_per_mile", "number") for _, _, pair in PAIRS),
         Column("ampacity_a", "number", positive=True),
     ),

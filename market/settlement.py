@@ -48,6 +48,7 @@ class SecondaryPeriod:
 class PrimaryPeriod:
     """The SMOs' period, (n_smo,) each: meters of the agents and of the SMO's own generator, and dLMPs.
 
+    dlmp_gen_usd_per_kwh : price of generation, which may feed other phases than the agents' loads
     p_cc_kw : metered injection of the feeder into the bulk grid (import negative), settled at price_usd_per_kwh
     """
 
@@ -56,6 +57,7 @@ class PrimaryPeriod:
     gen_meter_kw: Array
     dlmp_p_usd_per_kwh: Array
     dlmp_q_usd_per_kvarh: Array
+    dlmp_gen_usd_per_kwh: Array
     p_cc_kw: float
     price_usd_per_kwh: float
 
@@ -85,7 +87,7 @@ def settle_primary(period: PrimaryPeriod, has_generator: NDArray[np.bool_], dt_h
     """Settle SMOs, generators and the bulk grid with the primary operator over dt_h hours; return the books.
 
     has_generator : (n_smo,) which SMOs have one. Rows: all SMOs, the generators, the primary operator, the bulk grid.
-    SMOs and generators are paid the dLMP of their node, the bulk grid its price.
+    SMOs are paid the dLMPs of their node, generators that of theirs, the bulk grid its price.
     """
     n_smo, generator_smo = len(period.p_meter_kw), np.flatnonzero(has_generator)
     n_gen = len(generator_smo)
@@ -94,7 +96,7 @@ def settle_primary(period: PrimaryPeriod, has_generator: NDArray[np.bool_], dt_h
     active = period.dlmp_p_usd_per_kwh * period.p_meter_kw
     reactive = period.dlmp_q_usd_per_kvarh * period.q_meter_kvar
     _transfer(books[:, ENERGY], pmo, np.arange(n_smo), dt_h * (active + reactive))
-    generated = period.dlmp_p_usd_per_kwh[generator_smo] * period.gen_meter_kw[generator_smo]
+    generated = period.dlmp_gen_usd_per_kwh[generator_smo] * period.gen_meter_kw[generator_smo]
     _transfer(books[:, ENERGY], pmo, n_smo + np.arange(n_gen), dt_h * generated)
     _transfer(books[:, ENERGY], bulk, pmo, dt_h * period.price_usd_per_kwh * np.array([period.p_cc_kw]))
     return books

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +18,12 @@ from voltier.grid.regulators import initial_taps, neutral_taps
 from voltier.scenarios.inputs import conditions, ev_stays, load_profiles
 from voltier.scenarios.schema import Scenario
 from voltier.scenarios.tables import TableLayout, layout
+
+if TYPE_CHECKING:
+    from scipy.sparse import csc_matrix
+
+    from voltier.grid.threephase import ThreePhaseNetwork
+    from voltier.market.primary.formulation import PrimaryFormulation
 
 ROLES = ("wholesale", "resilience", "smo", "pmo", "cmo", "grid")
 
@@ -51,6 +58,8 @@ def table_layouts(scenario: Scenario) -> dict[str, TableLayout]:
     generators = tuple(f"gen_{generator.bus}" for generator in scenario.generators)
     primary_parties = (*population.smo_name, *generators, "pmo", "bulk")
     secondary_parties = (*population.sma_name, *population.smo_name)
+    nodes = {"bus": tuple(feeder.bus[i] for i in bus), "phase": tuple("abc"[k] for k in phase)}
+    by_phase = scenario.primary.formulation == "current_injection" and scenario.design != "no_market"
     return {
         "primary": layout("primary", bus=tuple(feeder.bus[i] for i in population.smo_bus)),
         "secondary": layout("secondary", smo=smo_of_sma, sma=population.sma_name),
@@ -58,7 +67,7 @@ def table_layouts(scenario: Scenario) -> dict[str, TableLayout]:
         "consumer_clearings": layout("consumer_clearings", cmo=population.sma_name),
         "consumer": layout("consumer", cmo=sma_of_house, cma=population.house_name),
         "devices": layout("devices", cma=population.house_name),
-        "grid": layout("grid", bus=tuple(feeder.bus[i] for i in bus), phase=tuple("abc"[k] for k in phase)),
+        "grid": layout("grid", **nodes),
         "substation": layout("substation", phase=("a", "b", "c")),
         "system": layout("system"),
         "clearings": layout("clearings"),
@@ -68,16 +77,20 @@ def table_layouts(scenario: Scenario) -> dict[str, TableLayout]:
             market=("secondary",) * len(secondary_parties) + ("primary",) * len(primary_parties),
             party=(*secondary_parties, *primary_parties),
         ),
+        **({"dlmp": layout("dlmp", **nodes)} if by_phase else {}),
     }
 
 
 def check_data(scenario: Scenario) -> None:
-    """Read every data file and draw the population, so that what is wrong with them is told before a run begins.
+    """Read every data file, draw and place the population: what is wrong with them is told before a run begins.
 
     Raises InputError.
     """
-    _ = _case(scenario).shard_smos
+    case = _case(scenario)
+    _ = case.shard_smos
     conditions(scenario)
+    if scenario.primary.formulation == "current_injection":
+        _phase_nodes(case)
 
 
 # ---------------------------------------------------------------------- what several operators share
@@ -97,6 +110,12 @@ class _Case:
     def shard(self, k: int) -> Population:
         """Return the k-th of the run's shards of the population."""
         return self.population.shard(k, self.scenario.federation.shards)
+
+    @property
+    def has_generator(self) -> np.ndarray:
+        """Which SMOs have a generator, (n_smo,)."""
+        generator_buses = {generator.bus for generator in self.scenario.generators}
+        return np.array([self.feeder.bus[bus] in generator_buses for bus in self.population.smo_bus])
 
     @property
     def shard_smos(self) -> list[np.ndarray]:
@@ -211,16 +230,8 @@ def _smo_rows(case: _Case, k: int) -> SmoRows:
 
 def _pmo(scenario: Scenario, _: int) -> Operator:
     from voltier.agents.pmo import PrimaryOperator, PrimaryRules
-    from voltier.grid.network import balanced_network
 
-    case, feeder = _case(scenario), scenario.feeder
-    network = balanced_network(
-        case.feeder,
-        _start_taps(scenario, case.feeder),
-        lateral_impedance=feeder.lateral_impedance,
-        v_min_pu=feeder.v_min_pu + feeder.primary_v_margin_pu,
-        v_max_pu=feeder.v_max_pu - feeder.primary_v_margin_pu,
-    )
+    case = _case(scenario)
     rules = PrimaryRules(
         design=scenario.design,
         loss_usd_per_kwh=scenario.primary.loss_usd_per_kwh,
@@ -230,17 +241,65 @@ def _pmo(scenario: Scenario, _: int) -> Operator:
         settlement_period_s=scenario.recording.settlement_period_s,
         stop_share=scenario.resilience.stop_share,
     )
-    generator_buses = {generator.bus for generator in scenario.generators}
     population = case.population
     return PrimaryOperator(
-        case.feeder,
-        network,
-        population.smo_bus,
+        _FORMULATIONS[scenario.primary.formulation](case),
         case.shard_smos,
-        np.array([case.feeder.bus[bus] in generator_buses for bus in population.smo_bus]),
+        case.has_generator,
         len(population.sma_smo) + len(population.smo_bus),
         rules,
         market_clock(scenario),
+    )
+
+
+def _branch_flow(case: _Case) -> PrimaryFormulation:
+    from voltier.grid.network import balanced_network
+    from voltier.market.primary.formulation import BranchFlow
+
+    feeder = case.scenario.feeder
+    network = balanced_network(
+        case.feeder,
+        _start_taps(case.scenario, case.feeder),
+        lateral_impedance=feeder.lateral_impedance,
+        v_min_pu=feeder.v_min_pu + feeder.primary_v_margin_pu,
+        v_max_pu=feeder.v_max_pu - feeder.primary_v_margin_pu,
+    )
+    return BranchFlow(case.feeder, network, case.population.smo_bus)
+
+
+def _phase_nodes(case: _Case) -> tuple[ThreePhaseNetwork, csc_matrix, csc_matrix, np.ndarray]:
+    """Return the market's phase nodes, the shares of net loads and of generators, and the SMOs that have these.
+
+    Raises InputError for houses or generators on phases without voltage to ground.
+    """
+    from voltier.grid.threephase_build import three_phase_network
+    from voltier.market.primary.three_phase.shares import phase_share
+
+    feeder, population = case.scenario.feeder, case.population
+    # Every load bids, so the market's own network has none.
+    network = three_phase_network(
+        case.feeder,
+        _start_taps(case.scenario, case.feeder),
+        loads=False,
+        v_min_pu=feeder.v_min_pu + feeder.primary_v_margin_pu,
+        v_max_pu=feeder.v_max_pu - feeder.primary_v_margin_pu,
+    )
+    house_smo, gen_smo = population.sma_smo[population.house_sma], np.flatnonzero(case.has_generator)
+    gen_bus = population.smo_bus[gen_smo]
+    generator, phase = np.nonzero(case.feeder.has_phase[gen_bus])
+    n_smo, n_gen = len(population.smo_bus), len(gen_smo)
+    load_share = phase_share(network, population.house_bus, population.house_phase, house_smo, n_smo)
+    return network, load_share, phase_share(network, gen_bus[generator], phase, generator, n_gen), gen_smo
+
+
+def _current_injection(case: _Case) -> PrimaryFormulation:
+    from voltier.market.primary.three_phase.formulation import CurrentInjection
+    from voltier.market.primary.three_phase.problem import SocialWeights
+
+    network, load_share, gen_share, gen_smo = _phase_nodes(case)
+    weights = SocialWeights(**case.scenario.primary.weights.model_dump())
+    return CurrentInjection(
+        case.feeder, network, case.population.smo_bus, load_share, gen_share, gen_smo, weights
     )
 
 
@@ -288,6 +347,8 @@ def _start_taps(scenario: Scenario, feeder: Feeder) -> np.ndarray:
     """Return the published positions, or all at zero; controlled regulators start from neutral and move at once."""
     return initial_taps(feeder) if scenario.feeder.regulators == "published" else neutral_taps(feeder)
 
+
+_FORMULATIONS = {"branch_flow": _branch_flow, "current_injection": _current_injection}
 
 _BUILDERS = {
     "wholesale": _wholesale,

@@ -26,6 +26,17 @@ PACKAGES = (
     "pandapower", "piqp", "plotly", "pvlib", "pyarrow", "pydantic", "scipy", "simpy",
 )  # fmt: skip
 _SECONDARY_SOLVER = "water filling, compiled"
+_PRIMARY_SOLVERS = {
+    "branch_flow": (
+        "sequential QP on the exact branch flow (PIQP)",
+        "second-order cone relaxation (Clarabel)",
+    ),
+    "current_injection": (
+        "sequential QP on the exact three-phase power flow (PIQP)",
+        "McCormick relaxation, tightened around the clearing",
+    ),
+}
+"""Formulation of the primary market → what clears it and what bounds its cost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +117,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> Path:
 
 
 def _manifest(scenario: Scenario, command: Sequence[str], transport: str) -> dict[str, Any]:
+    primary_solver, bound_solver = _PRIMARY_SOLVERS[scenario.primary.formulation]
     return {
         "scenario": scenario.name,
         "title": scenario.title,
@@ -121,10 +133,8 @@ def _manifest(scenario: Scenario, command: Sequence[str], transport: str) -> dic
         "cpus": os.cpu_count(),
         "packages": {name: version for name in PACKAGES if (version := _version(name)) is not None},
         "solvers": {
-            "primary": "sequential QP on the exact branch flow (PIQP)",
-            "primary_bound": "second-order cone relaxation (Clarabel)"
-            if scenario.primary.relaxation_bound
-            else None,
+            "primary": primary_solver,
+            "primary_bound": bound_solver if scenario.primary.relaxation_bound else None,
             "secondary": _SECONDARY_SOLVER,
             "power_flow": scenario.feeder.engine,
         },

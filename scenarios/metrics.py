@@ -10,6 +10,7 @@ import numpy as np
 
 from voltier.scenarios.manifest import RunDirectory
 from voltier.scenarios.metrics_attack import attack_kpis
+from voltier.scenarios.metrics_voltage import voltage_kpis
 from voltier.scenarios.panels import Array, Block, read_block
 from voltier.scenarios.results import read_table, table_names
 from voltier.scenarios.schema import Scenario
@@ -17,6 +18,7 @@ from voltier.scenarios.schema import Scenario
 Kpis = dict[str, float | int | None]
 
 MINUTE_H = 1.0 / 60.0
+_PRICE_PARTS = ("energy", "loss", "voltage", "congestion", "regulation")
 _DEVICES = ("base", "hvac", "water_heater", "pv", "ev")
 
 
@@ -41,7 +43,7 @@ def compute_kpis(run_dir: Path, scenario: Scenario) -> Kpis:
         name: read_block(run_dir, name)
         for name in (
             "grid", "substation", "primary", "secondary", "devices", "system", "settlement",
-            "secondary_clearings", "consumer_clearings",
+            "secondary_clearings", "consumer_clearings", "dlmp",
         )
     }  # fmt: skip
     kpis: Kpis = {}
@@ -49,8 +51,10 @@ def compute_kpis(run_dir: Path, scenario: Scenario) -> Kpis:
     kpis |= _devices(blocks["devices"], scenario.recording.consumer_period_s / 3600.0)
     kpis |= _flexibility(blocks["secondary"])
     kpis |= _prices(blocks["primary"], blocks["secondary"], blocks["system"])
+    kpis |= _phase_prices(blocks["dlmp"])
     kpis["prices.retail_usd_per_kwh"] = scenario.wholesale.retail_usd_per_kwh
-    kpis |= _voltage(blocks["grid"], scenario)
+    if blocks["grid"] is not None:
+        kpis |= voltage_kpis(blocks["grid"], (scenario.feeder.v_min_pu, scenario.feeder.v_max_pu))
     kpis |= _scores(blocks["secondary"])
     kpis |= _settlement(blocks["settlement"])
     kpis |= _clearings(run_dir)
@@ -130,20 +134,21 @@ def _prices(primary: Block | None, secondary: Block | None, system: Block | None
     return kpis
 
 
-def _voltage(grid: Block | None, scenario: Scenario) -> Kpis:
-    """Voltages of all nodes and minutes; a violation is one node in one minute outside the limits."""
-    if grid is None:
+def _phase_prices(dlmp: Block | None) -> Kpis:
+    """Mean parts of the phases' prices, plain over phases and clearings, and how far a bus' phases are apart."""
+    if dlmp is None:
         return {}
-    v_pu = grid["v_pu"][np.isfinite(grid["v_pu"])]  # nodes behind open switches carry no voltage
-    outside = (v_pu < scenario.feeder.v_min_pu) | (v_pu > scenario.feeder.v_max_pu)
-    return {
-        "voltage.mean_abs_deviation_pu": float(np.abs(v_pu - 1.0).mean()),
-        "voltage.std_pu": float(v_pu.std()),
-        "voltage.min_pu": float(v_pu.min()),
-        "voltage.max_pu": float(v_pu.max()),
-        "voltage.violations": int(outside.sum()),
-        "voltage.violations_share": float(outside.mean()),
+    fed = np.isfinite(dlmp["dlmp_usd_per_kwh"][0])
+    kpis: Kpis = {
+        f"prices.mean_dlmp_{part}_usd_per_kwh": float(dlmp[f"{part}_usd_per_kwh"][:, fed].mean())
+        for part in _PRICE_PARTS
     }
+    price, bus = dlmp["dlmp_usd_per_kwh"][:, fed], dlmp.keys["bus"][fed]
+    first = np.flatnonzero(np.append(True, bus[1:] != bus[:-1]))
+    spread = np.maximum.reduceat(price, first, axis=1) - np.minimum.reduceat(price, first, axis=1)
+    kpis["prices.mean_phase_spread_usd_per_kwh"] = float(spread.mean())
+    kpis["prices.max_phase_spread_usd_per_kwh"] = float(spread.max())
+    return kpis
 
 
 def _scores(secondary: Block | None) -> Kpis:

@@ -25,6 +25,7 @@ from voltier.scenarios.schema_sections import (
     ScoresSection,
     SecondarySection,
     Section,
+    WeightsSection,
     WholesaleSection,
 )
 
@@ -114,6 +115,7 @@ class Scenario(Section):
     @model_validator(mode="after")
     def _periods_divide(self) -> Self:
         wrong = [*_wrong_length(self), *_wrong_periods(self), *_wrong_engine(self), *_wrong_attack(self)]
+        wrong += _wrong_formulation(self)
         if wrong:
             # One error of many lines; schema_problems takes it apart into one problem a line.
             raise ValueError("\n".join(f"{field}|{value}|{remedy}" for field, value, remedy in wrong))
@@ -170,6 +172,21 @@ def _wrong_engine(scenario: Scenario) -> list[tuple[str, object, str]]:
         "and pandapower-three-phase has one ratio for all three"
     )
     return [("feeder.regulators", feeder.regulators, remedy)]
+
+
+def _wrong_formulation(scenario: Scenario) -> list[tuple[str, object, str]]:
+    wrong: list[tuple[str, object, str]] = []
+    primary, lateral = scenario.primary, scenario.feeder.lateral_impedance
+    if primary.formulation == "branch_flow":
+        plain = WeightsSection()
+        for name, value in primary.weights:
+            if value != getattr(plain, name):
+                remedy = "set primary.formulation to current_injection, or leave it out: branch_flow has plain cost"
+                wrong.append((f"primary.weights.{name}", value, remedy))
+    elif lateral != "true_drop":
+        remedy = "leave it out: current_injection has every phase of every line as it is"
+        wrong.append(("feeder.lateral_impedance", lateral, remedy))
+    return wrong
 
 
 def _wrong_attack(scenario: Scenario) -> list[tuple[str, object, str]]:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 Design = Literal["hierarchical", "primary_only", "no_market"]
 Policy = Literal["hold", "relax", "abort"]
+Formulation = Literal["branch_flow", "current_injection"]
 Engine = Literal["opendss", "pandapower-balanced", "pandapower-three-phase"]
 
 MINUTE_S = 60
@@ -88,6 +89,12 @@ class FleetSection(Section):
     battery_nodes: Annotated[Count, Field(description="load buses with a battery")] = 63
     dg_nodes: Annotated[Count, Field(description="load buses with PV or a battery")] = 82
     evs: Annotated[Count, Field(description="houses with an electric vehicle")] = 0
+    hvac_kw_min: Annotated[
+        Positive, Field(description="electric rating of heating and cooling, at least [kW]")
+    ] = 2.0
+    hvac_kw_max: Annotated[Positive, Field(description="the same, at most [kW]")] = 5.0
+    ev_kw_min: Annotated[Positive, Field(description="rating of a vehicle's charger, at least [kW]")] = 2.0
+    ev_kw_max: Annotated[Positive, Field(description="the same, at most [kW]")] = 10.0
     sma_min: Annotated[int, Field(gt=0, description="secondary market agents at each operator, at least")] = 3
     houses_per_sma: Annotated[
         int, Field(gt=0, description="houses that one secondary agent gathers, about")
@@ -101,6 +108,10 @@ class FleetSection(Section):
         for name in ("water_heaters", "pv_units", "batteries", "evs"):
             if getattr(self, name) > self.houses:
                 raise ValueError(f"{name} = {getattr(self, name)} is more than houses = {self.houses}")
+        for name in ("hvac_kw", "ev_kw"):
+            low, high = getattr(self, f"{name}_min"), getattr(self, f"{name}_max")
+            if low > high:
+                raise ValueError(f"{name}_min = {low:g} is more than {name}_max = {high:g}")
         for units, nodes in (("pv_units", "pv_nodes"), ("batteries", "battery_nodes")):
             if getattr(self, nodes) > getattr(self, units):
                 raise ValueError(
@@ -137,9 +148,34 @@ class WholesaleSection(Section):
     ] = 0.129
 
 
+class WeightsSection(Section):
+    """What the three-phase market's objective is made of; the ratios to generation count. The defaults: plain cost."""
+
+    disutility: Annotated[NotNegative, Field(description="weight of leaving the forecasts")] = 1.0
+    generation: Annotated[Positive, Field(description="weight of generation and import")] = 1.0
+    loss: Annotated[NotNegative, Field(description="weight of losses at primary.loss_usd_per_kwh")] = 1.0
+    voltage_usd_per_pu2h: Annotated[
+        NotNegative,
+        Field(description="price of each phase node's squared distance to v_target_pu [$/h per pu²]"),
+    ] = 0.0
+    v_target_pu: Annotated[
+        float, Field(ge=0.8, le=1.2, description="voltage aimed at; below 1 saves energy [pu]")
+    ] = 1.0
+
+
 class PrimarySection(Section):
     """The primary market: the feeder's optimal power flow."""
 
+    formulation: Annotated[
+        Formulation,
+        Field(
+            description="branch_flow: the balanced equivalent of the feeder, one price a bus; "
+            "current_injection: every phase of every bus, a price each"
+        ),
+    ] = "branch_flow"
+    weights: Annotated[
+        WeightsSection, Field(description="the objective's parts, with current_injection only")
+    ] = WeightsSection()
     period_s: Annotated[PeriodS, Field(description="time between clearings [s]")] = 300
     loss_usd_per_kwh: Annotated[
         NotNegative, Field(description="what the objective pays for losses [$/kWh]")

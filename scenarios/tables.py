@@ -67,6 +67,15 @@ TABLES: Mapping[str, TableSpec] = MappingProxyType(
             ),
             ("bus",),
         ),
+        # One row for each bus, phase and primary period of a three-phase market: prices in force, parts of the active
+        # one (they sum up to it), and the dispatch's voltage; nan where nothing feeds the phase.
+        "dlmp": TableSpec(
+            _numbers(
+                "dlmp_usd_per_kwh", "dlmp_q_usd_per_kvarh", "energy_usd_per_kwh", "loss_usd_per_kwh",
+                "voltage_usd_per_kwh", "congestion_usd_per_kwh", "regulation_usd_per_kwh", "v_pu",
+            ),
+            ("bus", "phase"),
+        ),
         # One row for each SMA and minute: bid, schedule, reserve dp, tariff, meter, scores after the minute.
         "secondary": TableSpec(
             _numbers(

@@ -17,6 +17,7 @@ from voltier.grid.network import BalancedNetwork
 from voltier.market.primary.problem import PrimaryBids, PrimaryPrices
 
 Array = NDArray[np.float64]
+Index = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +37,24 @@ class BranchFlowDispatch:
 
 
 def dispatch_branch_flow(
-    network: BalancedNetwork, bids: PrimaryBids, prices: PrimaryPrices, *, solver: str = "CLARABEL"
+    network: BalancedNetwork,
+    node: Index,
+    bids: PrimaryBids,
+    prices: PrimaryPrices,
+    *,
+    solver: str = "CLARABEL",
 ) -> BranchFlowDispatch:
-    """Clear the relaxed primary market with cvxpy; raises cvxpy.SolverError when the solver gives up."""
+    """Clear the relaxed primary market with cvxpy; raises cvxpy.SolverError when the solver gives up.
+
+    node : (n,) the operators' nodes.
+    """
     base, n = network.s_base_kva, len(network.parent)
     parent = network.parent[1:]
     r, x, ratio2 = network.r_pu[1:], network.x_pu[1:], network.ratio[1:] ** 2
     # Row j of `down` adds what leaves node j into its branches; `up` looks up the parent's voltage.
     down = sparse.csr_matrix((np.ones(n - 1), (parent, np.arange(n - 1))), shape=(n, n - 1))
-    place = sparse.csr_matrix(
-        (np.ones(len(bids.node)), (bids.node, np.arange(len(bids.node)))), shape=(n, len(bids.node))
-    )
-    p, q, gen = (cp.Variable(len(bids.node)) for _ in range(3))
+    place = sparse.csr_matrix((np.ones(len(node)), (node, np.arange(len(node)))), shape=(n, len(node)))
+    p, q, gen = (cp.Variable(len(node)) for _ in range(3))
     P, Q, l = (cp.Variable(n - 1) for _ in range(3))  # noqa: E741 (the symbol of the equations)
     v, head_p, head_q = cp.Variable(n), cp.Variable(), cp.Variable()
     first = np.eye(n)[0]

@@ -59,8 +59,8 @@ class PrimaryMarket:
         network = self._network if network is None else network
         scaled = scale_bids(bids, prices, network.s_base_kva)
         wrong = box_problems(scaled)
-        if not np.array_equal(bids.node, self._node):
-            wrong = "the bids' nodes are not those the market was built for"
+        if len(bids.p0_kw) != len(self._node):
+            wrong = f"{len(bids.p0_kw)} bids for {len(self._node)} operators"
         if wrong:
             return _failed(self._node, network, wrong, perf_counter() - began)
         point = self._exact.solve(network, scaled, warm=warm)

@@ -18,7 +18,6 @@ Index = NDArray[np.int64]
 class PrimaryBids:
     """Bids of the secondary market operators, one row each; injection into the grid is positive.
 
-    node : (n,) node of the balanced network (several operators may share one)
     p0_kw, p_min_kw, p_max_kw : (n,) forecast injection and its flexibility box [kW]
     q0_kvar, q_min_kvar, q_max_kvar : (n,) the same for reactive power [kvar]
     beta_p_usd_per_kw2h, beta_q_usd_per_kvar2h : (n,) disutility of leaving the forecast, beta·(P - P0)²
@@ -26,7 +25,6 @@ class PrimaryBids:
     alpha_usd_per_kw2h : (n,) its cost, alpha/2·G²
     """
 
-    node: Index
     p0_kw: Array
     p_min_kw: Array
     p_max_kw: Array

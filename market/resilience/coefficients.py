@@ -46,7 +46,7 @@ class Coefficients:
 
 def unweighted(bids: PrimaryBids, prices: PrimaryPrices) -> Coefficients:
     """Return the coefficients as bid, every weight one."""
-    one = np.ones(len(bids.node))
+    one = np.ones(len(bids.p0_kw))
     return Coefficients(
         alpha=bids.alpha_usd_per_kw2h,
         beta_p=bids.beta_p_usd_per_kw2h,

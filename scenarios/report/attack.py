@@ -35,6 +35,8 @@ ACTS = {
 }
 ENDS = ("attack-over", "recovery", "all-clear")
 BEFORE_S, AFTER_S = 3600, 3600
+TOP_PX, LABEL_PX = 104, 15
+"""Room above a marked figure, and the height of one of the three rows of labels in it."""
 WINDOW_S = 900
 """Time over which a level of import is averaged."""
 
@@ -60,10 +62,15 @@ def acts(run: Run) -> list[Act]:
     return sorted(first.values(), key=lambda act: act.t_s)
 
 
+def happened(story: list[Act]) -> bool:
+    """Say whether there was an attack."""
+    return any(act.kind == "attack" for act in story)
+
+
 def section(run: Run) -> Section | None:
     """Import, generation and curtailment around the attack; None when there was no attack."""
     story = acts(run)
-    if not any(act.kind == "attack" for act in story):
+    if not happened(story):
         return None
     imported = import_kw(run)
     if imported is None:
@@ -78,8 +85,7 @@ def section(run: Run) -> Section | None:
     dress(figure, 500, span_s=float(measured.t_s[-1] - measured.t_s[0]))
     figure.update_yaxes(title_text="import [kW]", row=1, col=1)
     figure.update_yaxes(title_text="answer [kW]", row=2, col=1)
-    figure.update_layout(legend={"y": 1.15}, margin={"t": 104})
-    _mark(figure, story)
+    mark(figure, story)
     return Section(
         "attack", "Attack timeline", _finding(run, measured, story), embed(figure, "attack-figure")
     )
@@ -140,8 +146,9 @@ def _delivered(grid: Panel, secondary: Panel) -> Panel:
     return Panel(t_s, ("feeder",), {"kw": generated[:, None]})
 
 
-def _mark(figure: go.Figure, story: list[Act]) -> None:
-    """Vertical lines through both panels; labels step up and down so that close ones do not overlap."""
+def mark(figure: go.Figure, story: list[Act]) -> None:
+    """Vertical lines through all panels; labels step up and down so that close ones do not overlap."""
+    inner = figure.layout.height - TOP_PX - figure.layout.margin.b
     for i, act in enumerate(story):
         label, color = ACTS[act.kind]
         x = stamp(act.t_s)
@@ -157,7 +164,7 @@ def _mark(figure: go.Figure, story: list[Act]) -> None:
         )
         figure.add_annotation(
             x=x,
-            y=1.0 + 0.042 * (i % 3),
+            y=1.0 + LABEL_PX * (i % 3) / inner,
             xref="x",
             yref="paper",
             text=f"{label} {clock(act.t_s)}",
@@ -168,7 +175,7 @@ def _mark(figure: go.Figure, story: list[Act]) -> None:
             bgcolor="rgba(255,255,255,0.8)",
             hovertext=act.text,
         )
-    figure.update_layout(font_color=INK)
+    figure.update_layout(font_color=INK, legend={"y": 1.0 + 3.4 * LABEL_PX / inner}, margin={"t": TOP_PX})
 
 
 def _finding(run: Run, measured: Panel, story: list[Act]) -> str:

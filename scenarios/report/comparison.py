@@ -95,7 +95,7 @@ def _mean(table: str, key: str, column: str) -> energy.SeriesOf:
         panel = run.panel(table, key)
         if panel is None or column not in panel:
             return None
-        thin = panel.select([column]).thin(300)
+        thin = panel.select([column]).thin(max(300, energy.step_for(panel.t_s)))
         return thin.t_s, thin.mean(column)
 
     return series
@@ -123,7 +123,7 @@ def _overlay(
         if found is not None:
             t_s, values = found
             hover = "%{y:,.0f} kW" if unit == "kW" else "%{y:.4f} $/kWh"
-            figure.add_trace(line(name, t_s, values, _color(i), hover=hover))
+            figure.add_trace(line(name, t_s, values, _color(i), hover=hover, step=unit != "kW"))
             means[name] = float(np.nanmean(values))
             span_s = max(span_s, float(t_s[-1] - t_s[0]))
     if not means:

@@ -8,7 +8,8 @@
   const level = document.getElementById("map-price");
   const output = document.getElementById("map-clock");
   const play = document.getElementById("map-play");
-  const NODES = 2; // third trace of each map
+  const PHASES = ["a", "b", "c"];
+  const LAYERS = [2, 3, 4], NODES = 5; // places of the traces: wires of each phase, nodes
 
   const reduce = {
     mean: (v) => v.reduce((sum, x) => sum + x, 0) / v.length,
@@ -16,14 +17,31 @@
     max: (v) => Math.max(...v),
   };
 
-  function voltage(frame, bus, choice) {
-    if (choice in data.v) return data.v[choice][frame][bus];
-    const present = ["a", "b", "c"].map((p) => data.v[p][frame][bus]).filter((x) => x !== null);
+  // Value of a bus: that of a phase, or reduced over the phases it has.
+  function chosen(by, frame, bus, choice) {
+    if (choice in by) return by[choice][frame][bus];
+    const present = PHASES.map((p) => by[p][frame][bus]).filter((x) => x !== null);
     return present.length ? reduce[choice](present) : null;
   }
 
+  const price = (frame, i, choice) => (data.dlmp_by ? chosen(data.dlmp_by, frame, i, choice) : data.dlmp[frame][i]);
+
+  function priceText(frame, i) {
+    const write = (value) => (value === null ? "–" : (value / 1e5).toFixed(4));
+    if (!data.dlmp_by) return `dLMP ${write(data.dlmp[frame][i])} $/kWh`;
+    const known = PHASES.filter((p) => data.dlmp_by[p][frame][i] !== null);
+    return `dLMP ${known.map((p) => `${p} ${write(data.dlmp_by[p][frame][i])}`).join(" · ")} $/kWh`;
+  }
+
+  // A phase by itself: its wires in colour.
+  function layers() {
+    const visible = PHASES.map((p) => p === phase.value);
+    Plotly.restyle("map-voltage", { visible }, LAYERS);
+    if (data.smo.length) Plotly.restyle("map-dlmp", { visible: data.dlmp_by ? visible : false }, LAYERS);
+  }
+
   function hover(frame, bus) {
-    const phases = ["a", "b", "c"].filter((p) => data.v[p][frame][bus] !== null);
+    const phases = PHASES.filter((p) => data.v[p][frame][bus] !== null);
     const volts = phases.map((p) => `${p} ${(data.v[p][frame][bus] / 1e4).toFixed(4)}`).join(" · ");
     return `<b>bus ${data.bus[bus]}</b><br>${volts} p.u.<br>net injection ${(data.p[frame][bus] / 10).toFixed(1)} kW`;
   }
@@ -31,24 +49,25 @@
   function show() {
     const frame = +time.value;
     output.textContent = data.clock[frame];
-    const volts = data.bus.map((_, bus) => voltage(frame, bus, phase.value));
+    const volts = data.bus.map((_, bus) => chosen(data.v, frame, bus, phase.value));
     Plotly.restyle("map-voltage", {
       "marker.color": [volts.map((v) => (v === null ? null : v / 1e4))],
       "marker.opacity": [volts.map((v) => (v === null ? 0.12 : 1))], // the bus lacks this phase
       text: [data.bus.map((_, bus) => hover(frame, bus))],
     }, [NODES]);
     if (!data.smo.length) return;
-    const prices = data.dlmp[frame].map((price) => (price === null ? null : price / 1e5));
-    const known = prices.filter((price) => price !== null);
-    const mean = known.reduce((sum, price) => sum + price, 0) / known.length;
+    const prices = data.smo.map((_, i) => price(frame, i, phase.value)).map((x) => (x === null ? null : x / 1e5));
+    const known = prices.filter((x) => x !== null);
+    const mean = known.reduce((sum, x) => sum + x, 0) / known.length;
     const base = level.value === "spread" ? mean : 0;
     const scale = data.scales[level.value];
     Plotly.restyle("map-dlmp", {
-      "marker.color": [prices.map((price) => (price === null ? null : price - base))],
+      "marker.color": [prices.map((x) => (x === null ? null : x - base))],
+      "marker.opacity": [prices.map((x) => (x === null ? 0.12 : 1))],
       "marker.cmin": scale.cmin,
       "marker.cmax": scale.cmax,
       "marker.colorscale": [scale.colorscale],
-      text: [data.smo.map((bus, i) => `${hover(frame, bus)}<br>dLMP ${prices[i] === null ? "–" : prices[i].toFixed(4)} $/kWh`)],
+      text: [data.smo.map((bus, i) => `${hover(frame, bus)}<br>${priceText(frame, i)}`)],
     }, [NODES]);
   }
 
@@ -67,6 +86,9 @@
   });
   time.addEventListener("input", show);
   level.addEventListener("change", show);
-  phase.addEventListener("change", show);
+  phase.addEventListener("change", () => {
+    layers();
+    show();
+  });
   show();
 })();

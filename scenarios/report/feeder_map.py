@@ -20,6 +20,7 @@ from voltier.scenarios.report.style import (
     FONT,
     INK,
     MODEBAR,
+    PHASE_COLOR,
     PRICE_SCALE,
     SPREAD_SCALE,
     VOLTAGE_SCALE,
@@ -38,11 +39,32 @@ EMPTY_BUS_PX, SMALLEST_PX, LARGEST_PX = 5.0, 7.0, 19.0
 
 @dataclass(frozen=True, slots=True)
 class Segments:
-    """What connects the buses: rows of the two ends, and whether current can flow (False: an open switch)."""
+    """What connects the buses.
+
+    start, stop : (n,) rows of the two ends ; closed : (n,) False for an open switch ; phases : (n, 3)
+    """
 
     start: NDArray[np.int64]
     stop: NDArray[np.int64]
     closed: NDArray[np.bool_]
+    phases: NDArray[np.bool_]
+
+    def only(self, keep: NDArray[np.bool_]) -> Segments:
+        """Keep some of the segments."""
+        return Segments(self.start[keep], self.stop[keep], self.closed[keep], self.phases[keep])
+
+    def towards(self, buses: NDArray[np.int64], source_bus: int) -> Segments:
+        """Leave out wires and open switches that lead to none of these buses: bare ends, again and again."""
+        kept = self
+        n = int(max(self.start.max(initial=0), self.stop.max(initial=0))) + 1
+        while True:
+            on = kept.closed
+            degree = np.bincount(np.concatenate([kept.start[on], kept.stop[on]]), minlength=n)
+            bare = np.setdiff1d(np.flatnonzero(degree <= 1), [*buses, source_bus])
+            loose = np.isin(kept.start, bare) | np.isin(kept.stop, bare)
+            if not loose.any():
+                return kept
+            kept = kept.only(~loose)
 
     def polyline(self, xy: Array, *, closed: bool) -> tuple[Array, Array]:
         """Coordinates of the closed or the open segments in one line with gaps (NaN)."""
@@ -55,16 +77,22 @@ class Segments:
 
 def segments(feeder: Feeder) -> Segments:
     """Gather lines, transformers, switches and regulators (these once, not once a phase)."""
-    pairs = {
-        (int(a), int(b)): True
-        for table in (feeder.lines, feeder.transformers, feeder.regulators)
-        for a, b in zip(table.from_bus, table.to_bus, strict=True)
-    }
-    switches = feeder.switches
-    for a, b, closed in zip(switches.from_bus, switches.to_bus, switches.closed, strict=True):
-        pairs[int(a), int(b)] = bool(closed)
-    ends = np.array(list(pairs), dtype=np.int64).reshape(-1, 2)
-    return Segments(ends[:, 0], ends[:, 1], np.array(list(pairs.values()), dtype=bool))
+    closed: dict[tuple[int, int], bool] = {}
+    phases: dict[tuple[int, int], NDArray[np.bool_]] = {}
+    whole = np.ones((len(feeder.transformers.from_bus), 3), dtype=bool)
+    regulated = np.arange(3) == feeder.regulators.phase[:, None]
+    for table, carried, on in (
+        (feeder.lines, feeder.lines.has_phase, None),
+        (feeder.transformers, whole, None),
+        (feeder.regulators, regulated, None),
+        (feeder.switches, feeder.switches.has_phase, feeder.switches.closed),
+    ):
+        for i, pair in enumerate(zip(table.from_bus.tolist(), table.to_bus.tolist(), strict=True)):
+            closed[pair] = True if on is None else bool(on[i])
+            phases[pair] = phases.get(pair, np.zeros(3, dtype=bool)) | carried[i]
+    ends = np.array(list(closed), dtype=np.int64).reshape(-1, 2)
+    carries = np.array(list(phases.values()), dtype=bool).reshape(-1, 3)
+    return Segments(ends[:, 0], ends[:, 1], np.array(list(closed.values()), dtype=bool), carries)
 
 
 def marker_px(load_kw: Array) -> Array:
@@ -112,24 +140,26 @@ def section(run: Run) -> Section:
         return absent(
             "map", title, "A map needs the grid table and the scenario's feeder; this run has not both."
         )
-    primary = run.panel("primary", "bus")
+    primary, by_phase = run.panel("primary", "bus"), run.panel("dlmp", "bus", "phase")
     times = frame_times(grid.t_s)
-    data = _frames(grid, primary, feeder, times)
+    data = _frames(grid, primary, by_phase, feeder, times)
     first = _first_frame(run, times)
     wires, load_kw = segments(feeder), mean_load_kw(grid, feeder.bus)
-    voltages = _map_figure(feeder, wires, marker_px(load_kw), _voltage_bar(), np.arange(len(feeder.bus)))
+    everywhere = np.arange(len(feeder.bus))
+    voltages = _map_figure(feeder, wires, marker_px(load_kw), _voltage_bar(), everywhere)
     maps = [f"<div><h3>Voltage</h3>{embed(voltages, 'map-voltage')}</div>"]
     if data["smo"]:
         smo = np.array(data["smo"])
-        prices = _map_figure(feeder, wires, marker_px(load_kw)[smo], _level_scale(data["dlmp"]), smo)
+        there = wires.towards(smo, feeder.source_bus)
+        prices = _map_figure(feeder, there, marker_px(load_kw)[smo], _level_scale(data["dlmp"]), smo)
         maps.append(f"<div><h3>dLMP</h3>{embed(prices, 'map-dlmp')}</div>")
         data["scales"] = {"level": _level_scale(data["dlmp"]), "spread": _spread_scale(data["dlmp"])}
     body = (
-        _controls(len(times), first)
+        _controls(len(times), first, "dlmp_by" in data)
         + f'<div class="maps">{"".join(maps)}</div>'
         + f'<script type="application/json" id="map-data">{json.dumps(data)}</script>'
         + '<p class="note">Node size grows with mean net power; dashed: open switches; square: substation. '
-        "The colour scales stay fixed over time.</p>"
+        "A phase by itself shows the wires that carry it. The colour scales stay fixed over time.</p>"
     )
     return Section("map", title, _finding(run, grid, primary), body)
 
@@ -156,27 +186,42 @@ def _first_frame(run: Run, times: NDArray[np.int64]) -> int:
 
 
 def _frames(
-    grid: Panel, primary: Panel | None, feeder: Feeder, times: NDArray[np.int64]
-) -> dict[str, object]:
-    """All that the slider needs: 1e-4 p.u. by phase, 0.1 kW by bus, 1e-5 $/kWh by SMO, in whole numbers."""
+    grid: Panel, primary: Panel | None, by_phase: Panel | None, feeder: Feeder, times: NDArray[np.int64]
+) -> dict[str, Any]:
+    """All that the slider needs: 1e-4 p.u. by phase, 0.1 kW by bus, 1e-5 $/kWh by priced bus, in whole numbers."""
     shot = grid.at(times)
     v_pu = _by_bus(shot, "v_pu", feeder.bus, np.nan)
     p_kw = _by_bus(shot, "p_kw", feeder.bus).sum(axis=2) if "p_kw" in shot else np.zeros(v_pu.shape[:2])
-    smo: list[int] = []
-    dlmp: list[list[int | None]] = []
-    if primary is not None and "dlmp_usd_per_kwh" in primary:
+    prices: dict[str, Any] = {"smo": [], "dlmp": []}
+    if by_phase is not None and "dlmp_usd_per_kwh" in by_phase:
+        prices = _prices_by_phase(by_phase, feeder, times)
+    elif primary is not None and "dlmp_usd_per_kwh" in primary:
         row = {name: i for i, name in enumerate(feeder.bus)}
         known = [i for i, name in enumerate(primary.names) if name in row]
-        smo = [row[primary.names[i]] for i in known]
-        late = np.maximum(times, primary.t_s[0])
-        dlmp = _whole(primary.at(late)["dlmp_usd_per_kwh"][:, known], 1e5)
+        dlmp = primary.at(np.maximum(times, primary.t_s[0]))["dlmp_usd_per_kwh"][:, known]
+        prices = {"smo": [row[primary.names[i]] for i in known], "dlmp": _whole(dlmp, 1e5)}
     return {
         "clock": [clock(t) for t in times],
         "bus": list(feeder.bus),
         "v": {phase: _whole(v_pu[:, :, k], 1e4) for k, phase in enumerate("abc")},
         "p": _whole(p_kw, 10),
-        "smo": smo,
-        "dlmp": dlmp,
+        **prices,
+    }
+
+
+def _prices_by_phase(by_phase: Panel, feeder: Feeder, times: NDArray[np.int64]) -> dict[str, Any]:
+    """Prices of the buses that ever have one: the mean of their phases, and each phase."""
+    shot = by_phase.at(np.maximum(times, by_phase.t_s[0])).select(["dlmp_usd_per_kwh"])
+    dlmp = _by_bus(shot, "dlmp_usd_per_kwh", feeder.bus, np.nan)
+    bus = np.flatnonzero(np.isfinite(dlmp).any(axis=(0, 2)))
+    dlmp = dlmp[:, bus]
+    known = np.isfinite(dlmp)
+    count = known.sum(axis=2)
+    mean = np.where(count > 0, np.where(known, dlmp, 0.0).sum(axis=2) / np.maximum(count, 1), np.nan)
+    return {
+        "smo": bus.tolist(),
+        "dlmp": _whole(mean, 1e5),
+        "dlmp_by": {phase: _whole(dlmp[:, :, k], 1e5) for k, phase in enumerate("abc")},
     }
 
 
@@ -217,7 +262,10 @@ def _spread_scale(dlmp: object) -> dict[str, Any]:
 def _map_figure(
     feeder: Feeder, wires: Segments, px: Array, bar: dict[str, Any], nodes: NDArray[np.int64]
 ) -> go.Figure:
-    """Wires, open switches, nodes (third trace, recoloured by feeder_map.js) and the substation."""
+    """Wires, open switches, the wires of each phase (hidden), nodes and the substation.
+
+    feeder_map.js shows the wires of a phase and recolours the nodes, by the places of their traces.
+    """
     x, y = wires.polyline(feeder.xy, closed=True)
     open_x, open_y = wires.polyline(feeder.xy, closed=False)
     wire = {"mode": "lines", "hoverinfo": "skip"}
@@ -229,6 +277,7 @@ def _map_figure(
         [
             go.Scatter(x=x, y=y, line={"color": "#aeb8c1", "width": 1.6}, **wire),
             go.Scatter(x=open_x, y=open_y, line={"color": "#aeb8c1", "width": 1.4, "dash": "dot"}, **wire),
+            *(_layer(feeder, wires, k) for k in range(3)),
             go.Scatter(**at, mode="markers", marker=_marker(px, bar), hovertemplate=HOVER, text=names),
             go.Scatter(
                 x=source[:1],
@@ -257,6 +306,13 @@ def _map_figure(
     return figure
 
 
+def _layer(feeder: Feeder, wires: Segments, k: int) -> go.Scatter:
+    """Wires that carry a phase, in its colour."""
+    x, y = wires.only(wires.phases[:, k]).polyline(feeder.xy, closed=True)
+    look = {"color": PHASE_COLOR["abc"[k]], "width": 2.4}
+    return go.Scatter(x=x, y=y, line=look, mode="lines", hoverinfo="skip", visible=False)
+
+
 def _marker(px: Array, bar: dict[str, Any]) -> dict[str, Any]:
     """Look of the nodes and the colour bar beside them."""
     ticks = {key: bar[key] for key in ("tickvals", "ticktext") if key in bar}
@@ -280,7 +336,7 @@ def _marker(px: Array, bar: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _controls(count: int, first: int) -> str:
+def _controls(count: int, first: int, priced_by_phase: bool) -> str:
     choices = (
         ("mean", "mean of phases"),
         ("min", "lowest phase"),
@@ -290,11 +346,12 @@ def _controls(count: int, first: int) -> str:
         ("c", "phase c"),
     )
     options = "".join(f'<option value="{value}">{text}</option>' for value, text in choices)
+    what = "Voltage and dLMP" if priced_by_phase else "Voltage"
     return (
         '<p class="controls"><button id="map-play" type="button">Play</button>'
         f'<input id="map-time" type="range" min="0" max="{count - 1}" value="{first}" title="time">'
         '<output id="map-clock"></output>'
-        f'<label>Voltage <select id="map-phase">{options}</select></label>'
+        f'<label>{what} <select id="map-phase">{options}</select></label>'
         '<label>dLMP <select id="map-price"><option value="level">level</option>'
         '<option value="spread">against the feeder\'s mean</option></select></label></p>'
     )

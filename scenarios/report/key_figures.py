@@ -6,7 +6,7 @@ import html
 from collections.abc import Mapping
 
 from voltier.scenarios.report.run import Run
-from voltier.scenarios.report.style import Section, absent, number, percent, rows_html
+from voltier.scenarios.report.style import Section, absent, number, percent, rate, rows_html
 
 UNITS = {
     "usd_per_kw2h": "$/kW²h",
@@ -80,6 +80,15 @@ LABELS = {
     "comfort.mean_temp_indoor_c": "Mean indoor temperature",
     "comfort.min_temp_indoor_c": "Lowest indoor temperature",
     "comfort.max_temp_indoor_c": "Highest indoor temperature",
+    "voltage.range_a_outside_share": "Outside ANSI range A",
+    "voltage.range_a_worst_excess_pu": "Worst excess over range A",
+    "voltage.range_a_longest_min": "Longest time outside range A",
+    "voltage.range_b_outside_share": "Outside ANSI range B",
+    "voltage.range_b_worst_excess_pu": "Worst excess over range B",
+    "voltage.range_b_longest_min": "Longest time outside range B",
+    "voltage.mean_unbalance_share": "Mean unbalance of phases",
+    "voltage.max_unbalance_share": "Largest unbalance of phases",
+    "voltage.unbalance_above_limit_share": "Unbalance above 3 %",
     "clearings.without_bound": "Without a lower bound",
     "performance.wall_s": "Wall time",
 }
@@ -108,7 +117,7 @@ def readable(value: object, unit: str) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "–" if value is None else str(value)
     if unit == SHARE:
-        value, unit = 100 * value, "%"
+        return rate(value)
     if unit == "kWh" and abs(value) >= 1e4:
         value, unit = value / 1e3, "MWh"
     if unit == "kvarh" and abs(value) >= 1e4:

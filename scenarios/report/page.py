@@ -20,6 +20,7 @@ from voltier.scenarios.report import (
     key_figures,
     manifest,
     node,
+    price_stack,
     prices,
     scores,
     settlement,
@@ -33,6 +34,7 @@ SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     attack.section,
     energy.section,
     prices.section,
+    price_stack.section,
     feeder_map.section,
     voltage.section,
     node.section,
@@ -43,7 +45,7 @@ SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     events.section,
     manifest.section,
 )
-SCRIPTS = ("report.js", "feeder_map.js", "node.js")
+SCRIPTS = ("report.js", "feeder_map.js", "node.js", "price_stack.js")
 TILES = (
     ("energy.import_kwh", "imported"),
     ("energy.peak_import_kw", "peak import"),

@@ -56,6 +56,12 @@ class Panel:
         values = {name: _bin_mean(column, place, len(grid)) for name, column in self.values.items()}
         return Panel(grid * step_s, self.names, values)
 
+    def held(self) -> Panel:
+        """Repeat the last row one step later, that a picture of steps shows it to its end."""
+        step_s = self.t_s[-1] - self.t_s[-2] if len(self.t_s) > 1 else 300
+        t_s = np.append(self.t_s, self.t_s[-1] + step_s)
+        return Panel(t_s, self.names, {k: np.concatenate([v, v[-1:]]) for k, v in self.values.items()})
+
     def at(self, t_s: NDArray[np.int64]) -> Panel:
         """Snapshots: the last row at or before each time of t_s; none may precede the first row."""
         rows = np.searchsorted(self.t_s, t_s, side="right") - 1

@@ -58,11 +58,12 @@ def _map(run: Run, grid: Panel, primary: Panel, peak_s: int) -> list[str]:
     low, high = np.nanmin(dlmp), max(np.nanmax(dlmp), np.nanmin(dlmp) + 1e-6)
     radius = marker_px(mean_load_kw(grid, feeder.bus)) / 2
     shapes = []
-    wires = segments(feeder)
+    row = {name: i for i, name in enumerate(feeder.bus)}
+    drawn = np.array([row[name] for name in primary.names if name in row])
+    wires = segments(feeder).towards(drawn, feeder.source_bus)
     for a, b in zip(wires.start[wires.closed], wires.stop[wires.closed], strict=True):
         ends = f'x1="{xy[a, 0]:.1f}" y1="{xy[a, 1]:.1f}" x2="{xy[b, 0]:.1f}" y2="{xy[b, 1]:.1f}"'
         shapes.append(f'<line {ends} stroke="#b3bdc6" stroke-width="1.6"/>')
-    row = {name: i for i, name in enumerate(feeder.bus)}
     for name, price in zip(primary.names, dlmp, strict=True):
         if name in row and np.isfinite(price):
             x, y = xy[row[name]]
@@ -127,14 +128,16 @@ def _price_chart(run: Run, primary: Panel) -> list[str]:
     if system is not None:
         price = system.select(["price_usd_per_kwh"]).thin(300)
         lines.append(("wholesale", COLOR["wholesale"], price.t_s, price["price_usd_per_kwh"][:, 0]))
-    return _chart(lines, top=312, height=150, title="price [$/kWh]", decimals=2)
+    return _chart(lines, top=312, height=150, title="price [$/kWh]", decimals=2, step=True)
 
 
 Line = tuple[str, str, np.ndarray, Array]
 
 
-def _chart(lines: list[Line], *, top: float, height: float, title: str, decimals: int) -> list[str]:
-    """A small line chart at the right of the picture: grid, clock labels, legend, lines."""
+def _chart(
+    lines: list[Line], *, top: float, height: float, title: str, decimals: int, step: bool = False
+) -> list[str]:
+    """A small line chart at the right of the picture: grid, clock labels, legend, lines or steps."""
     left, right, bottom = 708.0, WIDTH - 30.0, top + height
     t0, t1 = float(min(t[0] for *_, t, _ in lines)), float(max(t[-1] for *_, t, _ in lines))
     ticks = _ticks(
@@ -145,8 +148,8 @@ def _chart(lines: list[Line], *, top: float, height: float, title: str, decimals
         y = bottom - height * (tick - ticks[0]) / (ticks[-1] - ticks[0])
         out.append(f'<line x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}" stroke="{GRID}"/>')
         out.append(_text(left - 8, y + 4, f"{tick:,.{decimals}f}".replace("-", "−"), 12, MUTED, anchor="end"))
-    step = 3600.0 * next((h for h in (1, 2, 3, 4, 6, 12, 24) if (t1 - t0) / 3600 / h <= 6), 24)
-    for t in np.arange(np.ceil(t0 / step) * step, t1 + 301, step):
+    every = 3600.0 * next((h for h in (1, 2, 3, 4, 6, 12, 24) if (t1 - t0) / 3600 / h <= 6), 24)
+    for t in np.arange(np.ceil(t0 / every) * every, t1 + 301, every):
         x = left + (right - left) * min((t - t0) / max(t1 - t0, 1.0), 1.0)
         out.append(_text(x, bottom + 18, clock(t), 12, MUTED, anchor="middle"))
     x_name = right
@@ -156,6 +159,7 @@ def _chart(lines: list[Line], *, top: float, height: float, title: str, decimals
                 left + (right - left) * (t - t0) / max(t1 - t0, 1.0),
                 bottom - height * (y - ticks[0]) / (ticks[-1] - ticks[0]),
                 color,
+                step=step,
             )
         )
         out.append(_text(x_name, top - 12, name, 13, color, anchor="end", weight=600))
@@ -163,8 +167,10 @@ def _chart(lines: list[Line], *, top: float, height: float, title: str, decimals
     return [*out, _text(left - 50, top - 12, title, 13, MUTED)]
 
 
-def _path(x: Array, y: Array, color: str) -> str:
+def _path(x: Array, y: Array, color: str, *, step: bool) -> str:
     known = np.isfinite(y)
+    if step:  # each value holds until the next
+        x, y, known = np.repeat(x, 2)[1:], np.repeat(y, 2)[:-1], np.repeat(known, 2)[:-1]
     points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x[known], y[known], strict=True))
     return (
         f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="2" stroke-linejoin="round"/>'

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import plotly.graph_objects as go
 
+from voltier.scenarios.report import attack
 from voltier.scenarios.report.energy import step_for
 from voltier.scenarios.report.panel import Array, Panel
 from voltier.scenarios.report.run import Run
@@ -31,11 +32,13 @@ def section(run: Run) -> Section:
         panel = run.panel(table, key)
         if panel is None or column not in panel:
             continue
-        thin = panel.select([column]).thin(max(step_for(panel.t_s), 300))
+        thin = panel.select([column]).thin(max(step_for(panel.t_s), 300)).held()
         low, high = thin.quantiles(column, (5, 95))
-        figure.add_traces(band(f"{name}, 5–95 %", thin.t_s, low, high, COLOR[color]))
+        figure.add_traces(band(f"{name}, 5–95 %", thin.t_s, low, high, COLOR[color], step=True))
         figure.add_trace(
-            line(f"{name}, mean", thin.t_s, thin.mean(column), COLOR[color], hover=HOVER, width=2.2)
+            line(
+                f"{name}, mean", thin.t_s, thin.mean(column), COLOR[color], hover=HOVER, width=2.2, step=True
+            )
         )
         means[name] = _mean(run, f"prices.mean_{color}_usd_per_kwh", panel.mean(column))
         spans.append(float(panel.t_s[-1] - panel.t_s[0]))
@@ -55,6 +58,9 @@ def section(run: Run) -> Section:
         )
     dress(figure, 380, "price [$/kWh]", span_s=max(spans))
     figure.update_yaxes(tickformat=".2f")
+    story = attack.acts(run)
+    if attack.happened(story):
+        attack.mark(figure, story)
     return Section(
         "prices", "Prices by market level", _finding(means, retail), embed(figure, "prices-figure")
     )
@@ -67,7 +73,7 @@ def _mean(run: Run, key: str, values: Array) -> float:
 
 
 def _wholesale(system: Panel) -> go.Scatter:
-    thin = system.thin(max(step_for(system.t_s), 300))
+    thin = system.thin(max(step_for(system.t_s), 300)).held()
     price = thin["price_usd_per_kwh"][:, 0]
     return line("wholesale", thin.t_s, price, COLOR["wholesale"], hover=HOVER, step=True, width=1.4)
 

@@ -96,6 +96,11 @@ def share(part: float, whole: float) -> str:
     return f"{100 * part / whole:.0f} %" if whole else "–"
 
 
+def rate(part: float) -> str:
+    """Write a share of one in per cent with about three significant digits: 0.00710 %, 1.25 %."""
+    return f"{number(100 * part)}\u00a0%"
+
+
 def stamp(t_s: float) -> str:
     """Date-time text that the figures' clock axes understand; the run starts on day 1."""
     day, rest = divmod(int(t_s), DAY_S)
@@ -132,8 +137,9 @@ def line(name: str, t_s: NDArray[np.int64], y: ArrayLike, color: str, **options:
 def band(
     name: str, t_s: NDArray[np.int64], low: ArrayLike, high: ArrayLike, color: str, **options: object
 ) -> list[go.Scatter]:
-    """A shaded band between two lines over simulated time."""
-    quiet = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", **spaced(t_s), **options}
+    """A shaded band between two lines over simulated time; step: each value holds until the next."""
+    look = {"width": 0, "shape": "hv" if options.pop("step", False) else "linear"}
+    quiet = {"mode": "lines", "line": look, "hoverinfo": "skip", **spaced(t_s), **options}
     fill = faded(color, 0.18)
     return [
         go.Scatter(y=small(low), **(quiet | {"showlegend": False})),

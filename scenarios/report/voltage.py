@@ -18,6 +18,7 @@ from voltier.scenarios.report.style import (
     dress,
     embed,
     faded,
+    rate,
     small,
     spaced,
 )
@@ -76,7 +77,7 @@ def finding(panel: Panel, limits: tuple[float, float]) -> str:
     if outside == 0:
         return f"All voltages stay within {limits[0]:g}–{limits[1]:g} p.u.: {reach}"
     known = int(np.isfinite(v_pu).sum())
-    return f"{outside:,} of {known:,} voltage readings ({outside / known:.2%}) leave the limits: {reach}"
+    return f"{outside:,} of {known:,} voltage readings ({rate(outside / known)}) leave the limits: {reach}"
 
 
 def _envelope(t_s: np.ndarray, v_pu: np.ndarray, color: str, step_s: int) -> list[go.Scatter]:

@@ -85,6 +85,14 @@ def test_validate_says_that_a_library_scenario_is_sound(tmp_path: Path) -> None:
         (["run", "ieee123-day", "--set", "primery.period_s=60"], ["primery"]),
         (["run", "ieee123-day", "--hours", "-1"], ["hours", "-1"]),
         (
+            ["run", "ieee123-day", "--set", "primary.formulation=unbalanced"],
+            ["primary.formulation", "unbalanced", "current_injection"],
+        ),
+        (
+            ["validate", "ieee123-day", "--set", "primary.weights.v_target_pu=0.97"],
+            ["primary.weights.v_target_pu", "0.97", "set primary.formulation to current_injection"],
+        ),
+        (
             ["run", "ieee123-day", "--transport", "pigeon"],
             ["--transport", "pigeon", "zmq, tcp, inproc, none"],
         ),
@@ -92,7 +100,19 @@ def test_validate_says_that_a_library_scenario_is_sound(tmp_path: Path) -> None:
         (["run", "ieee123-day", "--no-such-option"], ["--no-such-option"]),
         (["run"], ["SCENARIO"]),
         (["validate", "ieee123-attack-2b", "--set", "generators.0.bus=9999"], ["attack.buses.0", "9999"]),
-        (["study", "everything"], ["everything", "designs, attack"]),
+        (["study", "everything"], ["everything", "designs, attack, voltage-regulation"]),
+        (
+            ["study", "designs", "--sensitivity-hours", "1"],
+            ["--sensitivity-hours", "leave it out", "designs"],
+        ),
+        (
+            ["study", "voltage-regulation", "--sensitivity-hours", "-1"],
+            ["--sensitivity-hours", "-1", "0 for no sensitivity"],
+        ),
+        (
+            ["study", "voltage-regulation", "--set", "primary.formulation=branch_flow"],
+            ["primary.formulation", "branch_flow", "leave it out"],
+        ),
         (["report", "."], ["no run directory"]),
         (["federate", "pmo"], ["--scenario"]),
         (
@@ -163,6 +183,28 @@ def test_a_run_prints_key_figures_and_paths_and_a_quiet_one_nothing(tmp_path: Pa
     (run_dir / "report.html").unlink()
     assert voltier("report", str(run_dir), cwd=tmp_path).returncode == 0
     assert (run_dir / "report.html").is_file()
+
+
+def test_the_study_of_voltage_regulation_runs_every_phase(tmp_path: Path) -> None:
+    command = ["study", "voltage-regulation", "--base", "ieee123-hour", "--hours", "0.25", "--out", "study"]
+    # A bound on the optimum takes seconds, and this is not about it.
+    options = ["--sensitivity-hours", "0", "--transport", "none", "--set", "primary.relaxation_bound=false"]
+    done = voltier(*command, *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "study"
+    kpis = json.loads((tmp_path / "study" / "kpis.json").read_text())
+    assert list(kpis) == ["no_market", "primary_only", "hierarchical"]
+    for case in kpis.values():
+        assert 0.0 < case["voltage.mean_unbalance_share"] <= case["voltage.max_unbalance_share"] < 0.05
+        assert case["voltage.range_b_outside_share"] <= case["voltage.range_a_outside_share"]
+    assert "prices.mean_dlmp_usd_per_kwh" not in kpis["no_market"]
+    page = (tmp_path / "study" / "voltage_regulation.html").read_text(encoding="utf-8")
+    assert 'id="dlmp-hierarchical-figure"' in page and 'id="dlmp-primary-only-figure"' in page
+    assert 'id="profiles-figure"' in page
+    assert 'id="sensitivity"' not in page
+    report = (tmp_path / "study" / "hierarchical" / "report.html").read_text(encoding="utf-8")
+    assert 'id="price-stack-figure"' in report
+    assert 'id="price-stack' not in (tmp_path / "study" / "no_market" / "report.html").read_text("utf-8")
 
 
 def test_the_doctor_finds_this_installation_sound_and_leaves_nothing(tmp_path: Path) -> None:

@@ -24,6 +24,14 @@ ATTACK = (
     "attack.start=20:14",
     "attack.end=20:24",
 )
+BY_PHASE = (
+    "ieee123-attack-2b",
+    "hours=0.25",
+    "primary.formulation=current_injection",
+    "start=2020-07-15 20:00",
+    "attack.start=20:05",
+    "attack.end=20:10",
+)
 
 
 @cache
@@ -71,6 +79,18 @@ def test_any_number_of_shards_gives_the_same_rows_to_the_last_bit(case, shards):
 
 def test_the_same_scenario_twice_gives_the_same_rows_to_the_last_bit():
     assert_same(run(*HALF_HOUR), run.__wrapped__(*HALF_HOUR))
+
+
+def test_a_market_by_phase_does_not_depend_on_shards_either():
+    one, other = run(*BY_PHASE), run(*BY_PHASE, "federation.shards=3")
+    assert_same(one, other)
+    assert_same(one, run.__wrapped__(*BY_PHASE))
+    scenario, tables, _ = one
+    assert {t_s for table, t_s in tables if table == "dlmp"} == set(range(0, 900, 300))
+    for t_s in range(0, 900, 300):
+        (gap,), phases = tables["clearings", t_s]["gap"], tables["dlmp", t_s]
+        assert 0.0 <= gap < 0.05
+        assert len(phases["v_pu"]) == table_layouts(scenario)["dlmp"].n_rows
 
 
 def test_another_seed_is_another_run():

@@ -5,7 +5,8 @@ import pytest
 
 from voltier.agents.operator import Rows
 from voltier.scenarios.manifest import RunDirectory
-from voltier.scenarios.metrics import write_kpis
+from voltier.scenarios.metrics import _phase_prices, write_kpis
+from voltier.scenarios.panels import Block
 from voltier.scenarios.results import TableWriter, layout
 from voltier.scenarios.schema import load_scenario
 from voltier.scenarios.studies.attack import study_attack
@@ -203,3 +204,25 @@ def test_study_of_the_attack_sets_ours_beside_the_published(tmp_path):
     assert "+37.4 %" in text
     assert "+47.1 %" in text
     assert kpis["unmitigated"]["attack.import_attacked_kw"] > kpis["mitigated"]["attack.import_mitigated_kw"]
+
+
+def test_phase_prices_are_taken_apart_over_the_phases_that_are_fed():
+    price = np.array([[0.10, 0.14, np.nan, 0.20], [0.20, 0.18, np.nan, 0.10]])
+    parts = dict.fromkeys(("energy", "loss", "voltage", "congestion", "regulation"), 0.0)
+    shares = parts | {"energy": 0.75, "loss": 0.25}
+    block = Block(
+        t_s=np.array([0, 300]),
+        keys={
+            "bus": np.array(["1", "1", "1", "2"], dtype=object),
+            "phase": np.array(list("abca"), dtype=object),
+        },
+        values={"dlmp_usd_per_kwh": price}
+        | {f"{name}_usd_per_kwh": share * price for name, share in shares.items()},
+    )
+    found = _phase_prices(block)
+    assert found["prices.mean_dlmp_energy_usd_per_kwh"] == near(0.75 * 0.92 / 6)
+    assert found["prices.mean_dlmp_loss_usd_per_kwh"] == near(0.25 * 0.92 / 6)
+    assert found["prices.mean_dlmp_voltage_usd_per_kwh"] == 0.0
+    assert found["prices.mean_phase_spread_usd_per_kwh"] == near((0.04 + 0.02) / 4)
+    assert found["prices.max_phase_spread_usd_per_kwh"] == near(0.04)
+    assert _phase_prices(None) == {}

@@ -18,6 +18,7 @@ from voltier.agents.pmo import PrimaryOperator, PrimaryRules
 from voltier.grid.errors import ClearingAborted, FederationError
 from voltier.grid.feeder import read_feeder
 from voltier.grid.network import balanced_network
+from voltier.market.primary.formulation import BranchFlow
 
 FEEDER = read_feeder("ieee123")
 TAP = FEEDER.regulators.published_tap
@@ -38,7 +39,7 @@ def operator(v_min_pu=0.95, v_max_pu=1.10, **changes):
         "relaxation_bound": False, "policy": "relax", "settlement_period_s": PERIOD_S,
     }  # fmt: skip
     rules = PrimaryRules(**(rules | changes))
-    return PrimaryOperator(FEEDER, network, BUS, SHARDS, HAS_GENERATOR, 1000, rules, CLOCK)
+    return PrimaryOperator(BranchFlow(FEEDER, network, BUS), SHARDS, HAS_GENERATOR, 1000, rules, CLOCK)
 
 
 def bids(period, scale=1.0, p_meter=None, gen_meter=0.0, spoil=False):

@@ -131,6 +131,20 @@ def test_parameters_are_drawn_within_their_published_ranges():
     assert (house.set_c < house.max_c).all()
 
 
+def test_bounds_of_heat_pumps_and_chargers_are_kept_and_move_nothing_else():
+    spec = FleetSpec(evs=40, hvac_kw_min=6.5, hvac_kw_max=6.5, ev_kw_min=3.0, ev_kw_max=4.0)
+    house = build_population(spec, FEEDER, 7).house
+    assert set(house.hvac_kw) == {6.5}
+    charger = house.ev_kw[house.ev_kw > 0]
+    assert len(charger) == 40 and charger.min() >= 3.0 and charger.max() <= 4.0
+    # The same draw, stretched: a house with a larger charger still has a larger one.
+    wide = WHOLE.house.ev_kw[house.ev_kw > 0]
+    np.testing.assert_allclose((charger - 3.0) / 1.0, (wide - 2.0) / 8.0, atol=1e-12)
+    for field in fields(house):
+        if field.name not in ("hvac_kw", "ev_kw"):
+            np.testing.assert_array_equal(getattr(house, field.name), getattr(WHOLE.house, field.name))
+
+
 def test_cars_leave_and_return_within_a_day_and_can_make_their_trip():
     house, car = WHOLE.house, WHOLE.house.ev_kw > 0
     parked_min = (house.ev_away_min - house.ev_home_min) % 1440

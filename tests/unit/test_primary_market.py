@@ -39,11 +39,11 @@ def small_tree(**changes) -> BalancedNetwork:
     return tree(**(case | changes))
 
 
-def make_bids(node, p0, *, flex=0.4, gen=0.0, beta_p=2e-3, beta_q=1e-3, alpha=2e-3) -> PrimaryBids:
-    node, p0 = np.array(node), np.array(p0, dtype=float)
-    n, q0, width = len(node), -0.4 * np.abs(p0), flex * np.abs(p0)
+def make_bids(p0, *, flex=0.4, gen=0.0, beta_p=2e-3, beta_q=1e-3, alpha=2e-3) -> PrimaryBids:
+    p0 = np.array(p0, dtype=float)
+    n, q0, width = len(p0), -0.4 * np.abs(p0), flex * np.abs(p0)
     return PrimaryBids(
-        node=node, p0_kw=p0, p_min_kw=p0 - width, p_max_kw=p0 + width,
+        p0_kw=p0, p_min_kw=p0 - width, p_max_kw=p0 + width,
         beta_p_usd_per_kw2h=np.full(n, beta_p), q0_kvar=q0, q_min_kvar=q0 - width, q_max_kvar=q0 + width,
         beta_q_usd_per_kvar2h=np.full(n, beta_q), gen_max_kw=np.broadcast_to(gen, n).astype(float),
         alpha_usd_per_kw2h=np.full(n, alpha),
@@ -51,31 +51,35 @@ def make_bids(node, p0, *, flex=0.4, gen=0.0, beta_p=2e-3, beta_q=1e-3, alpha=2e
 
 
 # Two operators share node 5; the one at node 2 has a generator.
-LOADS = make_bids([2, 3, 5, 5, 6], [-150.0, -200.0, -120.0, -60.0, -180.0], gen=[80.0, 0.0, 0.0, 0.0, 0.0])
-SOLAR = make_bids([2, 3, 5, 6], [-20.0, 500.0, 300.0, 400.0], flex=0.6)
+LOADS_AT = np.array([2, 3, 5, 5, 6])
+LOADS = make_bids([-150.0, -200.0, -120.0, -60.0, -180.0], gen=[80.0, 0.0, 0.0, 0.0, 0.0])
+SOLAR_AT = np.array([2, 3, 5, 6])
+SOLAR = make_bids([-20.0, 500.0, 300.0, 400.0], flex=0.6)
 NORMAL = PrimaryPrices(0.10, 0.0, 0.10)
 RATING_PU = 0.31
 
-# Each situation: network, bids, prices, and the limit that must bind there.
-SITUATIONS: dict[str, tuple[BalancedNetwork, PrimaryBids, PrimaryPrices, str]] = {
-    "normal": (small_tree(), LOADS, NORMAL, ""),
-    "import slope": (small_tree(), LOADS, PrimaryPrices(0.05, 1e-4, 0.0), ""),
-    "low voltage": (small_tree(v=(0.982, 1.05)), LOADS, NORMAL, "v_min"),
-    "high voltage": (small_tree(v=(0.95, 1.02)), SOLAR, NORMAL, "v_max"),
-    "full branch": (small_tree(i_max=np.where(np.arange(7) == 4, RATING_PU, np.inf)), LOADS, NORMAL, "i_max"),
-    "free energy": (small_tree(), LOADS, PrimaryPrices(0.0, 0.0, 0.0), ""),
-    "negative price": (small_tree(), SOLAR, PrimaryPrices(-0.05, 0.0, 0.0), ""),
+# Each situation: network, the operators' nodes, bids, prices, and the limit that must bind there.
+SITUATIONS: dict[str, tuple[BalancedNetwork, np.ndarray, PrimaryBids, PrimaryPrices, str]] = {
+    "normal": (small_tree(), LOADS_AT, LOADS, NORMAL, ""),
+    "import slope": (small_tree(), LOADS_AT, LOADS, PrimaryPrices(0.05, 1e-4, 0.0), ""),
+    "low voltage": (small_tree(v=(0.982, 1.05)), LOADS_AT, LOADS, NORMAL, "v_min"),
+    "high voltage": (small_tree(v=(0.95, 1.02)), SOLAR_AT, SOLAR, NORMAL, "v_max"),
+    "full branch": (small_tree(i_max=np.where(np.arange(7) == 4, RATING_PU, np.inf)), LOADS_AT, LOADS, NORMAL, "i_max"),
+    "free energy": (small_tree(), LOADS_AT, LOADS, PrimaryPrices(0.0, 0.0, 0.0), ""),
+    "negative price": (small_tree(), SOLAR_AT, SOLAR, PrimaryPrices(-0.05, 0.0, 0.0), ""),
 }  # fmt: skip
 
 
-def clear(network: BalancedNetwork, bids: PrimaryBids, prices: PrimaryPrices, **options) -> PrimaryClearing:
-    return PrimaryMarket(network, bids.node).clear(bids, prices, **options)
+def clear(
+    network: BalancedNetwork, node, bids: PrimaryBids, prices: PrimaryPrices, **options
+) -> PrimaryClearing:
+    return PrimaryMarket(network, node).clear(bids, prices, **options)
 
 
-def branch_state(network: BalancedNetwork, bids: PrimaryBids, p_kw, q_kvar):
+def branch_state(network: BalancedNetwork, node, p_kw, q_kvar):
     base = network.s_base_kva
-    p = np.bincount(bids.node, p_kw / base, len(network.parent))
-    q = np.bincount(bids.node, q_kvar / base, len(network.parent))
+    p = np.bincount(node, p_kw / base, len(network.parent))
+    q = np.bincount(node, q_kvar / base, len(network.parent))
     state = np.ones((4, len(p)))
     data = (network.parent, network.r_pu, network.x_pu, network.ratio, network.b_pu)
     count = sweep(*data, network.v_root_pu, p, q, state)
@@ -86,7 +90,7 @@ def test_sweep_solves_one_branch_like_its_quadratic() -> None:
     # v² - (1 - 2(rP + xQ)) v + |z|²|S|² = 0 with receiving-end P, Q: the two-bus voltage in closed form.
     r, x, p, q = 0.03, 0.05, 0.4, 0.2
     network = tree([-1, 0], [0, r], [0, x])
-    state, _, residual = branch_state(network, make_bids([1], [-1.0]), np.array([-400.0]), np.array([-200.0]))
+    state, _, residual = branch_state(network, [1], np.array([-400.0]), np.array([-200.0]))
     half = 0.5 * (1.0 - 2.0 * (r * p + x * q))
     expected = half + np.sqrt(half**2 - (r**2 + x**2) * (p**2 + q**2))
     assert state[2, 1] == pytest.approx(expected, abs=1e-12)  # the sweep's own tolerance is 1e-13
@@ -95,7 +99,7 @@ def test_sweep_solves_one_branch_like_its_quadratic() -> None:
 
 def test_sweep_reports_voltage_collapse() -> None:
     network = tree([-1, 0], [0, 0.3], [0, 0.3])
-    _, count, _ = branch_state(network, make_bids([1], [-1.0]), np.array([-2000.0]), np.array([0.0]))
+    _, count, _ = branch_state(network, [1], np.array([-2000.0]), np.array([0.0]))
     assert count == -1
 
 
@@ -111,8 +115,8 @@ def test_sweep_agrees_with_pandapower() -> None:
         pp.create_impedance(grid, int(network.parent[j]), j, network.r_pu[j], network.x_pu[j], sn_mva=1.0)
     for j, b in enumerate(network.b_pu):
         pp.create_shunt(grid, j, q_mvar=-b)
-    clearing = clear(network, LOADS, NORMAL)
-    for k, j in enumerate(LOADS.node):
+    clearing = clear(network, LOADS_AT, LOADS, NORMAL)
+    for k, j in enumerate(LOADS_AT):
         p_mw = (clearing.p_kw[k] + clearing.gen_kw[k]) / 1000.0
         pp.create_sgen(grid, int(j), p_mw=p_mw, q_mvar=clearing.q_kvar[k] / 1000.0)
     pp.runpp(grid, tolerance_mva=1e-10)
@@ -124,8 +128,8 @@ def test_sweep_agrees_with_pandapower() -> None:
 
 @pytest.mark.parametrize("name", SITUATIONS)
 def test_clearing_is_an_ac_point_within_every_limit(name: str) -> None:
-    network, bids, prices, binding = SITUATIONS[name]
-    clearing = clear(network, bids, prices)
+    network, node, bids, prices, binding = SITUATIONS[name]
+    clearing = clear(network, node, bids, prices)
     assert clearing.status == "optimal"
     assert clearing.ac_residual_pu < 1e-9
     assert clearing.kkt_residual < 1e-5
@@ -140,50 +144,50 @@ def test_clearing_is_an_ac_point_within_every_limit(name: str) -> None:
         "": 0.0,
         "v_min": np.min(clearing.v_pu[1:] - network.v_min_pu[1:]),
         "v_max": np.min(network.v_max_pu[1:] - clearing.v_pu[1:]),
-        "i_max": RATING_PU - branch_currents(network, bids, clearing)[4],
+        "i_max": RATING_PU - branch_currents(network, node, clearing)[4],
     }
     assert abs(room[binding]) < 1e-6
     assert clearing.gap > -1e-7  # the bound is certified: never above the cost but for rounding of the sum
 
 
-def branch_currents(network: BalancedNetwork, bids: PrimaryBids, clearing: PrimaryClearing):
-    state, _, _ = branch_state(network, bids, clearing.p_kw + clearing.gen_kw, clearing.q_kvar)
+def branch_currents(network: BalancedNetwork, node, clearing: PrimaryClearing):
+    state, _, _ = branch_state(network, node, clearing.p_kw + clearing.gen_kw, clearing.q_kvar)
     return np.sqrt(state[3])
 
 
 @pytest.mark.parametrize("name", SITUATIONS)
 @pytest.mark.parametrize("kind", ["p", "q"])
 def test_prices_are_derivatives_of_the_optimal_cost(name: str, kind: str) -> None:
-    network, bids, prices, _ = SITUATIONS[name]
-    market = PrimaryMarket(network, bids.node)
+    network, node, bids, prices, _ = SITUATIONS[name]
+    market = PrimaryMarket(network, node)
     clearing = market.clear(bids, prices, bound=False)
     price = clearing.dlmp_p_usd_per_kwh if kind == "p" else clearing.dlmp_q_usd_per_kvarh
     names = ("p0_kw", "p_min_kw", "p_max_kw") if kind == "p" else ("q0_kvar", "q_min_kvar", "q_max_kvar")
     step = 0.05
 
     def cost_with(k: int, load: float) -> float:
-        moved = {name: getattr(bids, name) - load * (np.arange(len(bids.node)) == k) for name in names}
+        moved = {name: getattr(bids, name) - load * (np.arange(len(node)) == k) for name in names}
         return market.clear(replace(bids, **moved), prices, bound=False).cost_usd_per_h
 
-    for k in range(len(bids.node)):
+    for k in range(len(node)):
         slope = (cost_with(k, step) - cost_with(k, -step)) / (2.0 * step)
         # Costs are exact to about 1e-6 $/h, which the step of 0.05 kW magnifies; curvature adds less.
         assert price[k] == pytest.approx(slope, abs=2e-5)
 
 
 def test_load_makes_prices_rise_away_from_the_substation() -> None:
-    clearing = clear(small_tree(ratio=[1] * 7), LOADS, NORMAL)
+    clearing = clear(small_tree(ratio=[1] * 7), LOADS_AT, LOADS, NORMAL)
     node = clearing.dlmp_node_p_usd_per_kwh
     assert node[0] == pytest.approx(0.10, abs=1e-8)
     assert np.all(np.diff(node[[0, 1, 2, 3]]) > 0)
 
 
 def test_prices_do_not_depend_on_the_power_base() -> None:
-    network, bids, prices, _ = SITUATIONS["high voltage"]
+    network, node, bids, prices, _ = SITUATIONS["high voltage"]
     larger = replace(
         network, s_base_kva=10_000.0, r_pu=10 * network.r_pu, x_pu=10 * network.x_pu, b_pu=network.b_pu / 10
     )
-    one, ten = clear(network, bids, prices), clear(larger, bids, prices)
+    one, ten = clear(network, node, bids, prices), clear(larger, node, bids, prices)
     # Both are optimal to 1e-6 of the price scale; nothing else may differ.
     np.testing.assert_allclose(one.dlmp_p_usd_per_kwh, ten.dlmp_p_usd_per_kwh, atol=1e-6)
     np.testing.assert_allclose(one.dlmp_q_usd_per_kvarh, ten.dlmp_q_usd_per_kvarh, atol=1e-6)
@@ -193,16 +197,16 @@ def test_prices_do_not_depend_on_the_power_base() -> None:
 
 @pytest.mark.parametrize("name", SITUATIONS)
 def test_no_general_solver_finds_a_cheaper_dispatch(name: str) -> None:
-    network, bids, prices, _ = SITUATIONS[name]
-    clearing = clear(network, bids, prices)
-    n, base = len(bids.node), network.s_base_kva
+    network, node, bids, prices, _ = SITUATIONS[name]
+    clearing = clear(network, node, bids, prices)
+    n, base = len(node), network.s_base_kva
 
     def split(u):
         return u[:n] * base, u[n : 2 * n] * base, u[2 * n :] * base
 
     def state(u):
         p, q, gen = split(u)
-        return branch_state(network, bids, p + gen, q)[0]
+        return branch_state(network, node, p + gen, q)[0]
 
     def cost(u) -> float:
         p, q, gen = split(u)
@@ -234,8 +238,8 @@ def test_no_general_solver_finds_a_cheaper_dispatch(name: str) -> None:
 def test_overvoltage_counter_example_is_cleared_on_the_ac_equations() -> None:
     # Reverse flow against the upper limit: the relaxation invents losses and under-states the cost.
     network = tree([-1, 0, 1, 2], [0, 0.04, 0.04, 0.04], [0, 0.02, 0.02, 0.02])
-    bids = make_bids([1, 2, 3], [400.0, 400.0, 400.0], flex=0.9, beta_p=0.0, beta_q=1e-4)
-    clearing = clear(network, bids, PrimaryPrices(0.10, 0.0, 0.01))
+    bids = make_bids([400.0, 400.0, 400.0], flex=0.9, beta_p=0.0, beta_q=1e-4)
+    clearing = clear(network, [1, 2, 3], bids, PrimaryPrices(0.10, 0.0, 0.01))
     assert clearing.status == "optimal"
     assert clearing.v_pu.max() == pytest.approx(1.05, abs=1e-6)
     assert clearing.ac_residual_pu < 1e-9
@@ -245,8 +249,8 @@ def test_overvoltage_counter_example_is_cleared_on_the_ac_equations() -> None:
 
 
 def test_negative_price_stays_bounded_and_reports_the_gap() -> None:
-    network, bids, prices, _ = SITUATIONS["negative price"]
-    clearing = clear(network, bids, prices)
+    network, node, bids, prices, _ = SITUATIONS["negative price"]
+    clearing = clear(network, node, bids, prices)
     assert clearing.status == "optimal"
     assert abs(clearing.p_import_kw) < 2_000.0
     assert clearing.gap > 0.1  # losses are paid for, the relaxation makes them up without end
@@ -254,7 +258,7 @@ def test_negative_price_stays_bounded_and_reports_the_gap() -> None:
 
 
 def test_limits_beyond_reach_give_a_relaxed_dispatch_with_its_slack() -> None:
-    clearing = clear(small_tree(v=(1.01, 1.05)), LOADS, NORMAL)
+    clearing = clear(small_tree(v=(1.01, 1.05)), LOADS_AT, LOADS, NORMAL)
     assert clearing.status == "relaxed"
     assert clearing.v_slack_pu == pytest.approx(1.01 - clearing.v_pu[1:].min(), abs=1e-12)
     assert clearing.v_slack_pu > 1e-3
@@ -267,10 +271,10 @@ def test_limits_beyond_reach_give_a_relaxed_dispatch_with_its_slack() -> None:
 def test_overloaded_branch_gives_a_relaxed_dispatch_with_its_slack() -> None:
     rating = np.full(7, np.inf)
     rating[6] = 0.05
-    clearing = clear(small_tree(i_max=rating), LOADS, NORMAL)
+    clearing = clear(small_tree(i_max=rating), LOADS_AT, LOADS, NORMAL)
     assert clearing.status == "relaxed"
     assert clearing.i_slack_pu == pytest.approx(
-        branch_currents(small_tree(), LOADS, clearing)[6] - 0.05, abs=1e-9
+        branch_currents(small_tree(), LOADS_AT, clearing)[6] - 0.05, abs=1e-9
     )
 
 
@@ -280,11 +284,11 @@ def test_overloaded_branch_gives_a_relaxed_dispatch_with_its_slack() -> None:
         ({"p_min_kw": LOADS.p_max_kw + 1.0}, "empty"),
         ({"q0_kvar": np.full(5, np.nan)}, "finite"),
         ({"alpha_usd_per_kw2h": np.full(5, -1.0)}, "negative"),
-        ({"node": LOADS.node[::-1]}, "node"),
+        ({field.name: getattr(LOADS, field.name)[:4] for field in fields(LOADS)}, "4 bids for 5"),
     ],
 )
 def test_unusable_bids_fail_with_a_reason_and_without_numbers(change, word: str) -> None:
-    market = PrimaryMarket(small_tree(), LOADS.node)
+    market = PrimaryMarket(small_tree(), LOADS_AT)
     clearing = market.clear(replace(LOADS, **change), NORMAL)
     assert clearing.status == "failed"
     assert word in clearing.note
@@ -294,7 +298,7 @@ def test_unusable_bids_fail_with_a_reason_and_without_numbers(change, word: str)
 
 def test_collapse_fails_with_a_reason() -> None:
     network = tree([-1, 0], [0, 0.3], [0, 0.3])
-    clearing = clear(network, make_bids([1], [-3000.0], flex=0.01), NORMAL)
+    clearing = clear(network, [1], make_bids([-3000.0], flex=0.01), NORMAL)
     assert clearing.status == "failed"
     assert "collapse" in clearing.note
 
@@ -308,7 +312,7 @@ def test_fixed_bids_are_served_as_they_are() -> None:
     fixed = replace(
         LOADS, p_min_kw=LOADS.p0_kw, p_max_kw=LOADS.p0_kw, q_min_kvar=LOADS.q0_kvar, q_max_kvar=LOADS.q0_kvar
     )
-    clearing = clear(small_tree(), fixed, NORMAL)
+    clearing = clear(small_tree(), LOADS_AT, fixed, NORMAL)
     np.testing.assert_array_equal(clearing.p_kw, LOADS.p0_kw)
     assert clearing.gap == pytest.approx(
         0.0, abs=1e-6
@@ -318,8 +322,8 @@ def test_fixed_bids_are_served_as_they_are() -> None:
 
 
 def test_warm_and_cold_starts_agree() -> None:
-    network, bids, prices, _ = SITUATIONS["high voltage"]
-    market = PrimaryMarket(network, bids.node)
+    network, node, bids, prices, _ = SITUATIONS["high voltage"]
+    market = PrimaryMarket(network, node)
     market.clear(replace(bids, p0_kw=0.8 * bids.p0_kw), PrimaryPrices(0.2, 0.0, 0.1))
     warm, cold = market.clear(bids, prices), market.clear(bids, prices, warm=False)
     np.testing.assert_allclose(
@@ -330,23 +334,21 @@ def test_warm_and_cold_starts_agree() -> None:
 
 
 @pytest.fixture(scope="module")
-def ieee123() -> tuple[BalancedNetwork, BalancedNetwork, PrimaryBids]:
+def ieee123() -> tuple[BalancedNetwork, BalancedNetwork, np.ndarray, PrimaryBids]:
     feeder = read_feeder("ieee123")
     # At the published taps the upper limit of 1.05 binds, and the relaxation is then not exact.
     network = balanced_network(feeder, feeder.regulators.published_tap, v_max_pu=1.08)
     loads = feeder.spot_loads
     rows = feeder.load_buses
     p = np.bincount(loads.bus, loads.p_kw, len(feeder.bus))[rows]
-    bids = make_bids(
-        network.node_of_bus[rows], -p, flex=0.2, beta_p=1e-2, beta_q=1e-2, gen=np.where(p > 60, 20.0, 0.0)
-    )
+    bids = make_bids(-p, flex=0.2, beta_p=1e-2, beta_q=1e-2, gen=np.where(p > 60, 20.0, 0.0))
     lower = retap(network, feeder, feeder.regulators.published_tap - 2)
-    return lower, network, bids
+    return lower, network, network.node_of_bus[rows], bids
 
 
 def test_ieee123_clears_with_a_tight_certificate(ieee123) -> None:
-    _, network, bids = ieee123
-    clearing = clear(network, bids, NORMAL)
+    _, network, node, bids = ieee123
+    clearing = clear(network, node, bids, NORMAL)
     assert clearing.status == "optimal"
     assert clearing.ac_residual_pu < 1e-9
     assert -1e-8 < clearing.gap < 1e-5
@@ -357,11 +359,11 @@ def test_ieee123_clears_with_a_tight_certificate(ieee123) -> None:
 
 
 def test_other_taps_on_the_same_market_equal_a_market_built_for_them(ieee123) -> None:
-    moved, network, bids = ieee123
-    market = PrimaryMarket(network, bids.node)
+    moved, network, node, bids = ieee123
+    market = PrimaryMarket(network, node)
     market.clear(bids, NORMAL)
     assert not np.array_equal(moved.ratio, network.ratio)
-    again, fresh = market.clear(bids, NORMAL, network=moved), clear(moved, bids, NORMAL)
+    again, fresh = market.clear(bids, NORMAL, network=moved), clear(moved, node, bids, NORMAL)
     np.testing.assert_allclose(again.v_pu, fresh.v_pu, atol=1e-7)
     np.testing.assert_allclose(again.dlmp_p_usd_per_kwh, fresh.dlmp_p_usd_per_kwh, atol=1e-6)
     assert again.lower_bound_usd_per_h == pytest.approx(fresh.lower_bound_usd_per_h, rel=1e-6)

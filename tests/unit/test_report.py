@@ -1,5 +1,6 @@
 """The report of a made-up run: every section, partial runs, runs without a market, comparison, picture."""
 
+import base64
 import json
 import re
 import xml.etree.ElementTree as ET
@@ -16,12 +17,12 @@ from voltier.grid.errors import InputError
 from voltier.grid.feeder import read_feeder
 from voltier.scenarios.report import write_comparison, write_picture, write_report
 from voltier.scenarios.report.events import MOST_OF_A_KIND
-from voltier.scenarios.report.feeder_map import MOST_FRAMES, frame_times
+from voltier.scenarios.report.feeder_map import MOST_FRAMES, frame_times, segments
 from voltier.scenarios.report.key_figures import readable, split_key
 from voltier.scenarios.report.panel import pivot
 from voltier.scenarios.report.picture import blend
 from voltier.scenarios.report.run import Run
-from voltier.scenarios.report.style import clock, number
+from voltier.scenarios.report.style import PHASE_COLOR, clock, number
 
 MINUTE_S = 60
 
@@ -70,8 +71,9 @@ def tidy(t_s, columns, **keys):
 
 
 def write_run(
-    run_dir, made, *, skip=(), status="done", kpis=None, design="hierarchical", start="2020-07-15T00:00"
-):
+    run_dir, made, *, skip=(), status="done", kpis=None, design="hierarchical", start="2020-07-15T00:00",
+    by_phase=False,
+):  # fmt: skip
     """Write the made-up series in the layout of a run directory."""
     (run_dir / "tables").mkdir(parents=True)
     tables = {"grid": grid_table(made), "substation": substation_table(made), "events": events_table(made)}
@@ -79,6 +81,7 @@ def write_run(
     if design != "no_market":
         tables |= {"primary": primary_table(made), "secondary": secondary_table(made)}
         tables |= {"clearings": clearings_table(made), "settlement": settlement_table(made)}
+        tables |= {"dlmp": dlmp_table(made)} if by_phase else {}
     for name, table in tables.items():
         if name not in skip:
             pq.write_table(table, run_dir / "tables" / f"{name}.parquet")
@@ -172,6 +175,28 @@ def primary_table(made):
         "rs": np.full_like(p0, 0.8),
     }
     return tidy(made.t_s[step], columns, bus=made.smo_name)
+
+
+def dlmp_table(made):
+    """Prices by phase whose parts add up; nothing feeds the last node, voltage limits lower some prices."""
+    bus, phase = np.nonzero(made.feeder.has_phase)
+    step = np.arange(0, len(made.t_s), 5)
+    shape = (len(step), len(bus))
+    rng = np.random.default_rng(2)
+    parts = {
+        "energy": np.broadcast_to(made.price[step, None], shape).copy(),
+        "loss": 0.004 * rng.random(shape),
+        "voltage": -0.01 * (rng.random(shape) < 0.1),
+        "congestion": np.zeros(shape),
+        "regulation": 0.001 * rng.standard_normal(shape),
+    }
+    columns = {"dlmp_usd_per_kwh": sum(parts.values()), "dlmp_q_usd_per_kvarh": -0.002 * rng.random(shape)}
+    columns |= {f"{name}_usd_per_kwh": values for name, values in parts.items()}
+    columns["v_pu"] = np.ones(shape)
+    for values in columns.values():
+        values[:, -1] = np.nan
+    names = {"bus": [made.feeder.bus[i] for i in bus], "phase": ["abc"[k] for k in phase]}
+    return tidy(made.t_s[step], columns, **names)
 
 
 def secondary_table(made):
@@ -382,6 +407,142 @@ def test_map_data_are_the_grid_tables_values(page, attack_run):
     assert len(data["dlmp"][frame]) == len(data["smo"]) == 85
 
 
+def figure_of(text, name):
+    return go.Figure(json.loads(Page(text).data[name]))
+
+
+def drawn(trace):
+    """Values of a trace; the page holds them as packed single precision."""
+    return np.frombuffer(base64.b64decode(trace.y["bdata"]), dtype=trace.y["dtype"])
+
+
+@pytest.fixture(scope="module")
+def phase_run(tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp("report") / "phases", MadeUp(9.0), by_phase=True)
+
+
+@pytest.fixture(scope="module")
+def phase_page(phase_run):
+    return write_report(phase_run).read_text()
+
+
+def test_runs_without_prices_by_phase_have_no_price_stack(page):
+    assert "price-stack" not in Page(page).ids
+    assert "dlmp_by" not in json.loads(Page(page).data["map-data"])
+
+
+def test_price_stack_adds_up_at_every_node_and_hour(phase_page):
+    parsed = Page(phase_page)
+    assert parsed.stack == []
+    series = [np.array(rows, dtype=float) for rows in json.loads(parsed.data["stack-data"])]
+    figure = figure_of(phase_page, "price-stack-figure")
+    assert len(series) == len(figure.data) == 5 + 5 + 1 + 1, "above zero, below zero, price; reactive price"
+    parts, price = series[:10], series[10]
+    # Each is rounded to 1e-6 $: ten parts are off by 5e-6 at most, the price by 5e-7.
+    np.testing.assert_allclose(np.sum(parts, axis=0), price, atol=6e-6)
+    assert np.min(parts[:5]) >= 0.0 and np.max(parts[5:]) <= 0.0
+    assert np.min(parts[7]) < -1e-3, "voltage limits lower prices somewhere"
+    # 283 nodes less the one without a price; nine hours and the end of the last.
+    assert price.shape == (282, 10)
+    assert np.array_equal(price[:, -1], price[:, -2])
+
+
+def test_price_stack_shows_means_of_the_table(phase_page, phase_run):
+    panel = Run(phase_run).panel("dlmp", "bus", "phase")
+    series = json.loads(Page(phase_page).data["stack-data"])
+    third = (panel.t_s >= 2 * 3600) & (panel.t_s < 3 * 3600)
+    node = panel.names.index("76.b")
+    assert series[1][node][2] == pytest.approx(panel["loss_usd_per_kwh"][third, node].mean(), abs=1e-6)
+    energy = np.nanmean(panel["energy_usd_per_kwh"]) / np.nanmean(panel["dlmp_usd_per_kwh"])
+    assert f"{100 * energy:.0f} % is energy" in finding(phase_page, "price-stack")
+    chosen = re.search(r'<option value="(\d+)" selected>bus ', phase_page.split('id="stack-choice"')[1])
+    shown = drawn(figure_of(phase_page, "price-stack-figure").data[10])
+    np.testing.assert_allclose(shown, series[10][int(chosen.group(1))], atol=1e-6)
+
+
+def test_reactive_price_has_its_stack_where_the_table_has_its_parts(tmp_path):
+    run_dir = write_run(tmp_path / "run", MadeUp(1.0), by_phase=True)
+    path = run_dir / "tables" / "dlmp.parquet"
+    table = pq.read_table(path)
+    for part in ("loss", "regulation"):
+        table = table.append_column(f"{part}_q_usd_per_kvarh", table[f"{part}_usd_per_kwh"])
+    pq.write_table(table, path)
+    figure = figure_of(write_report(run_dir).read_text(), "price-stack-figure")
+    assert [trace.name for trace in figure.data[11:]] == ["losses", "voltage regulation"] * 2 + ["price"]
+
+
+def test_map_has_prices_and_wires_of_each_phase(phase_page, phase_run):
+    data = json.loads(Page(phase_page).data["map-data"])
+    panel = Run(phase_run).panel("dlmp", "bus", "phase")
+    frame = data["clock"].index("06:00")
+    row = int(np.flatnonzero(panel.t_s == 6 * 3600)[0])
+    at = data["smo"].index(data["bus"].index("76"))
+    prices = [panel["dlmp_usd_per_kwh"][row, panel.names.index(f"76.{phase}")] for phase in "abc"]
+    for phase, price in zip("abc", prices, strict=True):
+        assert data["dlmp_by"][phase][frame][at] == pytest.approx(price * 1e5, abs=0.5)
+    assert data["dlmp"][frame][at] == pytest.approx(np.mean(prices) * 1e5, abs=0.5)
+    lonely = data["smo"].index(data["bus"].index("3"))
+    assert [data["dlmp_by"][phase][frame][lonely] is None for phase in "abc"] == [True, True, False]
+    layers = figure_of(phase_page, "map-voltage").data[2:5]
+    assert all(layer.visible is False for layer in layers)
+    assert [layer.line.color for layer in layers] == list(PHASE_COLOR.values())
+    assert figure_of(phase_page, "map-voltage").data[5].marker.colorscale is not None, "nodes come after them"
+
+
+def test_segments_know_their_phases():
+    feeder = read_feeder("ieee123")
+    wires = segments(feeder)
+    carried = {
+        (feeder.bus[a], feeder.bus[b]): "".join(np.array(list("abc"))[phases])
+        for a, b, phases in zip(wires.start, wires.stop, wires.phases, strict=True)
+    }
+    assert (carried["1", "2"], carried["1", "3"], carried["1", "7"]) == ("b", "c", "abc")
+    assert carried["160", "160r"] == "abc" and carried["25", "25r"] == "ac", (
+        "regulators on phases a and c only"
+    )
+
+
+def test_wires_lead_to_nodes_that_are_drawn():
+    feeder = read_feeder("ieee123")
+    row = {name: i for i, name in enumerate(feeder.bus)}
+    kept = segments(feeder).towards(np.array([row["2"], row["7"]]), feeder.source_bus)
+    pairs = {(feeder.bus[a], feeder.bus[b]) for a, b in zip(kept.start, kept.stop, strict=True)}
+    assert pairs == {("150", "150r"), ("150r", "149"), ("149", "1"), ("1", "2"), ("1", "7")}
+
+
+def test_prices_hold_until_the_next_clearing(page):
+    figure = figure_of(page, "prices-figure")
+    shown = [trace for trace in figure.data if trace.mode == "lines"]
+    assert {trace.line.shape for trace in shown} == {"hv"}
+    dlmp = next(drawn(trace) for trace in figure.data if trace.name == "dLMP, mean")
+    assert len(dlmp) == 31, "2.5 hours of five minutes, and the end of the last"
+    assert dlmp[-1] == dlmp[-2]
+
+
+def test_price_panel_marks_the_attack_and_no_other_day(page, phase_page):
+    labels = [note.text for note in figure_of(page, "prices-figure").layout.annotations]
+    assert "attack 18:00" in labels and "mitigation 18:10" in labels
+    assert [note.text for note in figure_of(phase_page, "prices-figure").layout.annotations] == [
+        "retail 0.129 $/kWh"
+    ]
+
+
+def test_shares_are_written_in_one_way(tmp_path):
+    made = MadeUp(1.0)
+    run_dir = write_run(tmp_path / "run", made, skip=("grid",))
+    grid = grid_table(made)
+    v_pu = np.full(len(grid), 1.0)
+    v_pu[:2] = 1.06
+    column = grid.column_names.index("v_pu")
+    pq.write_table(grid.set_column(column, "v_pu", pa.array(v_pu)), run_dir / "tables" / "grid.parquet")
+    kpis = {"voltage.violations_share": 2 / len(grid)}
+    (run_dir / "kpis.json").write_text(json.dumps(kpis))
+    text = write_report(run_dir).read_text()
+    written = readable(2 / len(grid), "share")
+    assert written == "0.0118\u00a0%", "2 of 283 x 60 readings"
+    assert text.count(written) == 3 and "0.01%" not in text
+
+
 def test_frequent_events_do_not_hide_rare_ones(tmp_path):
     made = MadeUp(1.0)
     run_dir = write_run(tmp_path / "run", made)
@@ -439,7 +600,7 @@ def test_any_table_may_be_missing(tmp_path, missing):
 
 
 def test_day_stays_below_twelve_megabytes(tmp_path):
-    path = write_report(write_run(tmp_path / "run", MadeUp(24.0), kpis=KPIS))
+    path = write_report(write_run(tmp_path / "run", MadeUp(24.0), kpis=KPIS, by_phase=True))
     assert path.stat().st_size < 12e6
 
 

@@ -27,12 +27,12 @@ class Feeder123:
         n = len(p)
         gen = np.where(np.arange(n) % 9 == 0, 60.0, 0.0)
         self.bids = PrimaryBids(
-            node=network.node_of_bus[rows], p0_kw=-p, p_min_kw=-p, p_max_kw=-0.8 * p,
+            p0_kw=-p, p_min_kw=-p, p_max_kw=-0.8 * p,
             beta_p_usd_per_kw2h=0.6 / (0.2 * p), q0_kvar=-0.3 * p, q_min_kvar=-0.3 * p, q_max_kvar=-0.3 * p,
             beta_q_usd_per_kvar2h=np.full(n, 1e-3), gen_max_kw=gen, alpha_usd_per_kw2h=np.full(n, 0.3 / 60.0),
         )  # fmt: skip
         self.scores = np.random.default_rng(7).uniform(0.3, 1.0, n)
-        self.market = PrimaryMarket(network, self.bids.node)
+        self.market = PrimaryMarket(network, network.node_of_bus[rows])
         self.base = unweighted(self.bids, PRICES)
 
     def clear(self, weights: Coefficients) -> PrimaryClearing:

@@ -84,6 +84,12 @@ def test_attack_clock_is_the_wall_clock(tmp_path):
         ("name: x\nfleet: {dg_nodes: 100}\n", "fleet.dg_nodes", 2, "85 load buses"),
         ("name: x\niot:\n  compromised_buses: [47, 4700]\n", "iot.compromised_buses.1", 3, "no such bus"),
         ("name: x\ninputs:\n  weather_csv: none.csv\n", "inputs.weather_csv", 3, "no such file"),
+        ("name: x\nprimary: {formulation: three_phase}\n", "primary.formulation", 2, "one of 'branch_flow'"),
+        ("name: x\nprimary:\n  weights:\n    loss: 2.0\n", "primary.weights.loss", 4, "to current_injection"),
+        ("name: x\nprimary: {weights: {generation: 0.0}}\n", "primary.weights.generation", 2, "more than 0"),
+        ("name: x\nprimary: {weights: {voltage: 1.0}}\n", "primary.weights.voltage", 2, "there is no such key"),
+        ("name: x\nprimary: {formulation: current_injection}\nfeeder: {lateral_impedance: self}\n",
+         "feeder.lateral_impedance", 3, "as it is"),
         ("extends: ieee123-dya\n", "extends", 1, 'did you mean "ieee123-day"'),
     ],
 )  # fmt: skip

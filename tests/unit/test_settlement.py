@@ -45,7 +45,9 @@ def random_primary(seed, n_smo=9, **given):
         "p_cc_kw": float(rng.uniform(-900, 100)),
         "price_usd_per_kwh": float(rng.uniform(-0.02, 0.15)),
     }
-    return PrimaryPeriod(**{**values, **given}), has_generator
+    values = {**values, **given}
+    values.setdefault("dlmp_gen_usd_per_kwh", values["dlmp_p_usd_per_kwh"])
+    return PrimaryPeriod(**values), has_generator
 
 
 @given(seed=st.integers(0, 100_000))
@@ -97,12 +99,13 @@ def test_a_generator_and_an_smo_by_hand():
         gen_meter_kw=np.array([2.0]),
         dlmp_p_usd_per_kwh=np.array([0.07]),
         dlmp_q_usd_per_kvarh=np.zeros(1),
+        dlmp_gen_usd_per_kwh=np.array([0.08]),
         p_cc_kw=-3.1,
         price_usd_per_kwh=0.06,
     )
     energy = settle_primary(period, np.array([True]), dt_h=0.5)[:, 0]
-    surplus = 0.5 * (0.07 * 3 - 0.06 * 3.1)
-    np.testing.assert_allclose(energy, [-0.5 * 0.07 * 5, 0.5 * 0.07 * 2, surplus, 0.5 * 0.06 * 3.1])
+    surplus = 0.5 * (0.07 * 5 - 0.08 * 2 - 0.06 * 3.1)
+    np.testing.assert_allclose(energy, [-0.5 * 0.07 * 5, 0.5 * 0.08 * 2, surplus, 0.5 * 0.06 * 3.1])
     assert surplus > 0
 
 

@@ -1,0 +1,1 @@
+"""Feeders of other tools, read into our three-phase network."""

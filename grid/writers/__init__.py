@@ -1,0 +1,1 @@
+"""Our feeders, written as models of other tools."""

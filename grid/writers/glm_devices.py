@@ -1,0 +1,161 @@
+"""Regulators, transformers, capacitors, injections and spot loads as GLM text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from voltier.grid.threephase import ANGLE_RAD
+from voltier.grid.topology import gangs
+from voltier.grid.writers.glm_network import GlmFeeder, Index, PhaseInjections, block, clean, number
+
+NEXT = {0: "AB", 1: "BC", 2: "CA"}
+"""The pair of phases that begins with a phase."""
+
+
+def regulator_objects(model: GlmFeeder, tap: Index) -> Iterator[str]:
+    """Write regulators at fixed taps; rows between the same buses and with the same steps are one object."""
+    regulators = model.feeder.regulators
+    for gang in gangs(model.feeder):
+        near, far = int(regulators.from_bus[gang[0]]), int(regulators.to_bus[gang[0]])
+        fed = [k for k in gang if model.fed[near, regulators.phase[k]]]
+        steps = dict.fromkeys((float(regulators.tap_step_pu[k]), int(regulators.max_tap[k])) for k in fed)
+        for step, most in steps:
+            rows = [k for k in fed if (regulators.tap_step_pu[k], regulators.max_tap[k]) == (step, most)]
+            name = clean("regulator", regulators.name[rows[0]], rows[0])
+            yield _regulator_configuration(model, tap, rows, f"{name}_configuration")
+            yield block(
+                "regulator",
+                {
+                    "name": name,
+                    "phases": "".join(sorted("ABC"[regulators.phase[k]] for k in rows)),
+                    "from": model.name[near],
+                    "to": model.name[far],
+                    "configuration": f"{name}_configuration",
+                },
+            )
+
+
+def _regulator_configuration(model: GlmFeeder, tap: Index, rows: list[int], name: str) -> str:
+    """Write taps and steps; GridLAB-D asks for the band of the relay too, which MANUAL control does not use."""
+    regulators, first = model.feeder.regulators, rows[0]
+    most = int(regulators.max_tap[first])
+    band_v = {
+        "band_center": float(regulators.v_set_v[first] * regulators.pt_ratio[first]),
+        "band_width": float(regulators.bandwidth_v[first] * regulators.pt_ratio[first]),
+    }
+    properties = {
+        "name": name,
+        "connect_type": "WYE_WYE",
+        "Control": "MANUAL",
+        # the ratio of type A is 1 + tap·step, that of type B its counterpart 1/(1 - tap·step)
+        "Type": "A",
+        **{key: number(volts) for key, volts in band_v.items()},
+        "time_delay": "30.0",
+        "raise_taps": str(most),
+        "lower_taps": str(most),
+        "regulation": number(float(regulators.tap_step_pu[first]) * most),
+        **{f"tap_pos_{'ABC'[regulators.phase[k]]}": str(int(tap[k])) for k in rows},
+    }
+    return block("regulator_configuration", properties)
+
+
+def transformer_objects(model: GlmFeeder) -> Iterator[str]:
+    """Write the fed transformers, wye to wye, as series impedances on their own ratings."""
+    transformers = model.feeder.transformers
+    for k, ends in enumerate(zip(transformers.from_bus.tolist(), transformers.to_bus.tolist(), strict=True)):
+        phases = model.phases(*ends)
+        if not phases or transformers.conn_low[k] == "delta":
+            continue
+        near, far = model.outward(*ends)
+        kv = {ends[0]: float(transformers.v_high_kv_ll[k]), ends[1]: float(transformers.v_low_kv_ll[k])}
+        name = clean("transformer", transformers.name[k], k)
+        yield block(
+            "transformer_configuration",
+            {
+                "name": f"{name}_configuration",
+                "connect_type": "WYE_WYE",
+                "install_type": "PADMOUNT",
+                "power_rating": number(float(transformers.s_kva[k])),
+                "primary_voltage": number(1000.0 * kv[near]),
+                "secondary_voltage": number(1000.0 * kv[far]),
+                "resistance": number(float(transformers.r_percent[k]) / 100.0),
+                "reactance": number(float(transformers.x_percent[k]) / 100.0),
+            },
+        )
+        yield block(
+            "transformer",
+            {
+                "name": name,
+                "phases": phases + "N",
+                "from": model.name[near],
+                "to": model.name[far],
+                "configuration": f"{name}_configuration",
+            },
+        )
+
+
+def capacitor_objects(model: GlmFeeder) -> Iterator[str]:
+    """Write each row of the capacitor table as a bank of one phase, switched on."""
+    capacitors = model.feeder.capacitors
+    for k, bus in enumerate(capacitors.bus.tolist()):
+        letter = "ABC"[capacitors.phase[k]]
+        yield block(
+            "capacitor",
+            {
+                "name": f"capacitor_{k + 1}",
+                "parent": model.name[bus],
+                "phases": letter + "N",
+                "phases_connected": letter + "N",
+                "control": "MANUAL",
+                "nominal_voltage": number(float(model.v_base_v[bus])),
+                "cap_nominal_voltage": number(1000.0 * float(capacitors.kv_ll[k]) / 3.0**0.5),
+                f"capacitor_{letter}": number(1000.0 * float(capacitors.q_kvar[k])),
+                f"switch{letter}": "CLOSED",
+            },
+        )
+
+
+def injection_objects(model: GlmFeeder, injection: PhaseInjections) -> Iterator[str]:
+    """Write what is injected at a bus as one load of constant power below zero."""
+    total = np.zeros((len(model.feeder.bus), 3), dtype=np.complex128)
+    np.add.at(total, (injection.bus, injection.phase), injection.p_kw + 1j * injection.q_kvar)
+    for bus in np.flatnonzero(total.any(axis=1)).tolist():
+        powers = {
+            f"constant_power_{'ABC'[phase]}": number(complex(-1000.0 * total[bus, phase]))
+            for phase in np.flatnonzero(total[bus]).tolist()
+        }
+        yield block("load", {**_at(model, bus, f"injection_{model.name[bus]}"), **powers})
+
+
+def spot_load_objects(model: GlmFeeder) -> Iterator[str]:
+    """Write each row of the spot loads as a load of its own."""
+    spot = model.feeder.spot_loads
+    for k, (bus, pair) in enumerate(zip(spot.bus.tolist(), spot.phase, strict=True)):
+        properties = _at(model, bus, f"load_{k + 1}")
+        first = "abc".index(pair[0])
+        across_v = complex(model.v_base_v[bus] * np.exp(1j * ANGLE_RAD[first]))
+        if spot.connection[k] == "delta":
+            other = "ABC".index(NEXT[first][1])
+            across_v -= complex(model.v_base_v[bus] * np.exp(1j * ANGLE_RAD[other]))
+            properties["phases"] = NEXT[first] + "D"
+        va = 1000.0 * complex(spot.p_kw[k], spot.q_kvar[k])
+        if spot.model[k] == "PQ":
+            key, value = "constant_power", va
+        elif spot.model[k] == "I":
+            # GridLAB-D turns the current with the voltage's angle; it is written for nominal angles
+            key, value = "constant_current", (va / across_v).conjugate()
+        else:
+            key, value = "constant_impedance", abs(across_v) ** 2 / va.conjugate()
+        properties[f"{key}_{'ABC'[first]}"] = number(complex(value))
+        yield block("load", properties)
+
+
+def _at(model: GlmFeeder, bus: int, name: str) -> dict[str, str]:
+    return {
+        "name": name,
+        "parent": model.name[bus],
+        "phases": model.phases(bus) + "N",
+        "nominal_voltage": number(float(model.v_base_v[bus])),
+    }

@@ -1,0 +1,131 @@
+"""A feeder at one instant as a GridLAB-D model (.glm), for its power-flow module alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from voltier.grid.errors import InputError, Problem
+from voltier.grid.feeder import Feeder
+from voltier.grid.writers.glm_devices import (
+    capacitor_objects,
+    injection_objects,
+    regulator_objects,
+    spot_load_objects,
+    transformer_objects,
+)
+from voltier.grid.writers.glm_network import (
+    FREQUENCY_HZ,
+    GlmFeeder,
+    Index,
+    Mask,
+    PhaseInjections,
+    line_objects,
+    node_objects,
+    switch_objects,
+)
+
+HEADER = """// feeder {name} at one instant: regulators at fixed taps, injections as loads below zero
+clock {{
+    timezone UTC0;
+    starttime '2020-01-01 00:00:00';
+    stoptime '2020-01-01 00:00:01';
+}}
+module powerflow {{
+    solver_method {solver};
+    line_capacitance true;
+    nominal_frequency {hertz};
+    default_resistance {switch_ohm};
+    default_maximum_voltage_error 1e-9;
+}}
+"""
+SWITCH_OHM = (
+    1e-6  # GridLAB-D's own 1e-4 shifts voltages of a 4 kV feeder by 1e-4 p.u.; 1e-7 changes nothing any more
+)
+
+
+def write_gridlabd(
+    feeder: Feeder,
+    tap: Index,
+    injection: PhaseInjections,
+    path: Path,
+    *,
+    loads: bool = False,
+    solver: Literal["NR", "FBS"] = "NR",
+) -> Path:
+    """Write the feeder as a static GridLAB-D model and give the path; buses are named as gridlabd_bus_names says.
+
+    tap : (n_reg,) fixed positions, rows of feeder.regulators ; injection : what devices inject beside the spot loads,
+    as constant power ; loads : take in the spot loads, wye and delta, constant power, current or impedance
+    solver : Newton (NR), or forward-backward sweep (FBS), for which open switches are left out
+
+    What the source does not feed, and what hangs on delta windings alone (voltages to ground float there), is left
+    out, and so are open switches that lead there. Lines keep their phase matrices with capacitance; wye transformers
+    are series impedances; links point away from the source. Raises InputError with all problems: a wrong number of
+    taps; injections, loads or capacitors at places that are left out; a transformer fed on some phases only; bus names
+    that become equal.
+    """
+    model = GlmFeeder.of(feeder, keeps_open=solver == "NR")
+    problems = [*_misplaced(model, injection, loads), *_unfit(model, tap)]
+    if problems:
+        raise InputError(problems)
+    blocks = [
+        *node_objects(model),
+        *line_objects(model),
+        *switch_objects(model),
+        *regulator_objects(model, tap),
+        *transformer_objects(model),
+        *capacitor_objects(model),
+        *injection_objects(model, injection),
+        *(spot_load_objects(model) if loads else ()),
+    ]
+    head = HEADER.format(
+        name=" ".join(feeder.name.split()), solver=solver, hertz=FREQUENCY_HZ, switch_ohm=SWITCH_OHM
+    )
+    path.write_text(head + "".join(blocks), encoding="utf-8")
+    return path
+
+
+def _misplaced(model: GlmFeeder, injection: PhaseInjections, loads: bool) -> Iterator[Problem]:
+    """Find what stands at places that are left out; injections of nothing may stand anywhere."""
+    feeder, fed = model.feeder, model.fed
+    used = (injection.p_kw != 0) | (injection.q_kvar != 0)
+    drawn = [
+        ("injections", bus, [phase])
+        for bus, phase in zip(injection.bus[used].tolist(), injection.phase[used].tolist(), strict=True)
+    ]
+    capacitors, spot = feeder.capacitors, feeder.spot_loads
+    drawn += [
+        ("capacitors", bus, [phase])
+        for bus, phase in zip(capacitors.bus.tolist(), capacitors.phase.tolist(), strict=True)
+    ]
+    if loads:
+        letters = [["abc".index(letter) for letter in pair] for pair in spot.phase]
+        drawn += [("spot_loads", bus, phases) for bus, phases in zip(spot.bus.tolist(), letters, strict=True)]
+    remedy = "stand only where the source feeds the phase and voltages have a ground reference"
+    for table, bus, phases in drawn:
+        if not fed[bus, phases].all():
+            letters_there = "".join("abc"[phase] for phase in phases)
+            yield Problem(f"{table}, bus {feeder.bus[bus]}", "phase", letters_there, remedy)
+
+
+def _unfit(model: GlmFeeder, tap: Index) -> Iterator[Problem]:
+    """Find transformers that are fed in part, or wound differently on their sides, and taps that do not fit."""
+    feeder, transformers = model.feeder, model.feeder.transformers
+    if len(tap) != len(feeder.regulators.name):
+        remedy = f"give one tap per row of the regulator table, {len(feeder.regulators.name)}"
+        yield Problem(f"feeder {feeder.name}", "tap", len(tap), remedy)
+    else:
+        for k in np.flatnonzero(np.abs(tap) > feeder.regulators.max_tap).tolist():
+            remedy = f"stay within ±{feeder.regulators.max_tap[k]}"
+            yield Problem(f"regulators, {feeder.regulators.name[k]}", "tap", int(tap[k]), remedy)
+    alive: Mask = model.fed[transformers.from_bus] & model.fed[transformers.to_bus]
+    for k in np.flatnonzero(alive.any(axis=1)).tolist():
+        where, low = f"transformers, {transformers.name[k]}", transformers.conn_low[k]
+        if not alive[k].all():
+            yield Problem(where, "phases", "".join(np.array(list("abc"))[alive[k]]), "feed all three phases")
+        if "delta" in (low, transformers.conn_high[k]):
+            yield Problem(where, "conn_low", low, "behind what is fed otherwise too, connect wye_grounded")
