@@ -78,6 +78,25 @@ def make_bids(network: ThreePhaseNetwork, *, seed: int = 0) -> tuple[sparse.csc_
     return share, scale_bids(bids, PRICES, network.s_phase_kva)
 
 
+def whole_load_case(feeder_name: str, load: float) -> tuple[ThreePhaseNetwork, sparse.csc_matrix, ScaledBids]:
+    """Return a market in which the loads themselves bid, as in a scenario: the network has none of its own."""
+    network = make_network(feeder_name, load, closed=False)
+    share, bids = make_bids(network)
+    loads = network.loads
+    s = loads.s_power + loads.s_current + loads.s_impedance
+    start = np.stack([-s.real, -s.imag, np.zeros(len(s))])
+    moved = replace(
+        bids, low=bids.low + start, high=bids.high + start, start=start,
+        linear=-bids.weight * start, constant=0.5 * float(np.sum(bids.weight * start**2)),
+    )  # fmt: skip
+    none = np.zeros(len(s), dtype=complex)
+    return (
+        replace(network, loads=replace(loads, s_power=none, s_current=none, s_impedance=none)),
+        share,
+        moved,
+    )
+
+
 def solve_exactly(network: ThreePhaseNetwork, share: sparse.csc_matrix, bids: ScaledBids) -> AcPoint | None:
     """Return the AC-exact optimum, None where no dispatch keeps the limits."""
     answer = ExactDispatch(network, check_share(network, share)).solve(
@@ -89,6 +108,11 @@ def solve_exactly(network: ThreePhaseNetwork, share: sparse.csc_matrix, bids: Sc
 
 def bench_cases(feeder_name: str) -> Iterator[BenchCase]:
     """Yield loads light, nominal and heavy; free, with the upper and with the lower limit binding; ties closed."""
+    for load in LOADS:
+        market = whole_load_case(feeder_name, load)
+        optimum = solve_exactly(*market)
+        if optimum is not None:
+            yield BenchCase(f"{feeder_name} {load:.1f} loads bid", *market, optimum)
     for closed in (False, True) if feeder_name in TIES else (False,):
         for load in LOADS:
             network = make_network(feeder_name, load, closed=closed)

@@ -12,6 +12,7 @@ from voltier.market.primary.current_injection.bound import BoundSolver
 from voltier.market.primary.current_injection.bounds import Near, Tightening, limits_of, operator_power
 from voltier.market.primary.current_injection.case import Case
 from voltier.market.primary.current_injection.cones import ConeRelaxation
+from voltier.market.primary.current_injection.envelopes import active_terminals
 from voltier.market.primary.current_injection.intervals import Rectangle
 from voltier.market.primary.current_injection.mccormick import McCormick
 from voltier.market.primary.current_injection.quadratic import QuadraticSolver
@@ -265,8 +266,12 @@ def lifted(relaxation, case, instance, u, v, head):
     part = loads.across[:, 0] * v[loads.first] / delta - expansion.r0
     e = part - expansion.slope @ v
     f = part * (abs(delta) - expansion.m0)
+    active = active_terminals(terminals)
+    _, i_terminal = terminal_state(terminals, u[0] + u[2] + 1j * u[1], v)
+    i_active = i_terminal[active]
     parts = [u.ravel(), [head], deviation.real, deviation.imag, abs(deviation) ** 2, pair.real, pair.imag]
-    return np.concatenate([*parts, abs(w)[loads.sized], e.real, e.imag, f.real, f.imag])
+    rest = [e.real, e.imag, f.real, f.imag, i_active.real, i_active.imag]
+    return np.concatenate([*parts, abs(w)[loads.sized], *rest])
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -28,7 +28,7 @@ Method = Literal["auto", "mccormick", "mccormick+obbt", "cones"]
 METHODS: tuple[Method, ...] = ("auto", "mccormick", "mccormick+obbt", "cones")
 
 GAP_WANTED = 0.005
-MOST_ROUNDS = 12
+MOST_ROUNDS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ class BoundSolver:
             if step == "probing":
                 more, case = self._by_mccormick().run(case, *goal, rounds, probing=True)
             else:
-                more, case = self._by_cones().run(case, *goal, 1 if step == "cones" else rounds)
+                more, case = self._by_cones().run(case, *goal, rounds, probing=step != "cones")
             stages += more
         return stages
 

@@ -37,7 +37,7 @@ class ConeRounds:
         self._relaxation = relaxation
 
     def run(
-        self, case: Case, cut_off: float | None, gap_wanted: float, rounds: int
+        self, case: Case, cut_off: float | None, gap_wanted: float, rounds: int, *, probing: bool = True
     ) -> tuple[list[Stage], Case]:
         """Return the stages, the last with the best bound, and the case with all that was proven on the way."""
         began = perf_counter()
@@ -49,6 +49,8 @@ class ConeRounds:
         for _ in range(rounds):
             gap = relative_gap(cut_off, point.bound)
             if gap <= gap_wanted:
+                break
+            if slow and not probing:
                 break
             began = perf_counter()
             case = self._nearer(case, point, cut_off)
@@ -79,8 +81,8 @@ class ConeRounds:
 
     def _probed(self, case: Case, point: ConePoint, cut_off: float, stages: list[Stage]) -> Case:
         """Probe the quantities whose moments are least those of one state, or else the loosest delta loads."""
-        worst = np.argsort(-point.spread)[:PROBED_AT_ONCE]
-        if point.spread[worst[0]] < TIGHT:
+        worst = self._relaxation.widest(point)
+        if point.spread[worst].max() < TIGHT:
             worst = self._relaxation.loosest_nodes(case)[:PROBED_AT_ONCE]
         found = probe(self._relaxation, case, self._relaxation.build(case), cut_off, worst)
         stages.append(replace(stages[-1], name="probing", seconds=found.seconds, programs=found.programs))
@@ -89,4 +91,5 @@ class ConeRounds:
     def _stage(self, name: str, point: ConePoint, bound: float, began: float) -> Stage:
         known = np.all(np.isfinite(point.mean))
         largest, mean = self._relaxation.mismatch(point) if known else (np.nan, np.nan)
-        return Stage(name, bound, perf_counter() - began, 1, largest, mean, point.loss)
+        loss = point.loss if known else np.nan
+        return Stage(name, bound, perf_counter() - began, 1, largest, mean, loss)

@@ -90,7 +90,10 @@ class McCormickRounds:
             if left > SLOW * gap:
                 if not probing or (probed and left > STALLED * gap):
                     break
-                case, probed = self._probed(case, solved, cut_off, stages), True
+                found = self._probed(case, solved, cut_off, stages)
+                if found is None:
+                    break
+                case, probed = found, True
         return stages, case
 
     def _solve(self, case: Case, cuts: list[Complex]) -> _Solved:
@@ -109,13 +112,15 @@ class McCormickRounds:
         found = near_optimum(case.bids, solved.u, solved.prices, solved.point.bound, cut_off)
         return tightened(case, self._terminals, self._tightening, self._limits, found)
 
-    def _probed(self, case: Case, solved: _Solved, cut_off: float, stages: list[Stage]) -> Case:
-        """Minimise and maximise voltage and current parts of the terminals with the largest mismatch."""
+    def _probed(self, case: Case, solved: _Solved, cut_off: float, stages: list[Stage]) -> Case | None:
+        """Minimise and maximise voltage and current parts of the terminals with the largest mismatch, if any."""
         began = perf_counter()
         asked = abs(self._relaxation.asked(self._relaxation.read(solved.point.x)))
         missing = abs(solved.missing)
         worst = np.argsort(-missing)[:PROBED_AT_ONCE]
         worst = worst[missing[worst] > MISMATCH_WANTED * float(asked.mean())]
+        if len(worst) == 0:
+            return None
         program = _within(solved, cut_off + margin(cut_off))
         w, i, v = case.bounds.w, case.bounds.i, case.bounds.v
         ends = [w.low.copy(), w.high.copy(), i.low.copy(), i.high.copy(), v.low.copy(), v.high.copy()]
@@ -149,10 +154,13 @@ class McCormickRounds:
     ) -> Stage:
         bound = solved.point.bound if cut_off is None else min(solved.point.bound, cut_off)
         bound = max([bound, *(stage.bound for stage in stages)])
+        seconds = perf_counter() - began
+        if not solved.point.solved:
+            # The multipliers prove what they prove; the point is none.
+            return Stage(name, bound, seconds, 1, np.nan, np.nan, np.nan)
         missing, state = abs(solved.missing), self._relaxation.read(solved.point.x)
         mean = float(missing.sum()) / max(float(abs(self._relaxation.asked(state)).sum()), 1e-12)
         loss = self._relaxation.model_loss(state)
-        seconds = perf_counter() - began
         return Stage(name, bound, seconds, 1, float(missing.max(initial=0.0)), mean, loss)
 
 

@@ -20,6 +20,11 @@ from voltier.market.primary.current_injection.case import Case
 from voltier.market.primary.current_injection.certificate import Program, certified_value, proves_empty
 from voltier.market.primary.current_injection.collect import Products
 from voltier.market.primary.current_injection.delta_loads import Expansion, drawn_power, expand_loads
+from voltier.market.primary.current_injection.envelopes import (
+    active_terminals,
+    current_rows,
+    envelope_rows,
+)
 from voltier.market.primary.current_injection.intervals import Rectangle, join, meet
 from voltier.market.primary.current_injection.layout import (
     Affine,
@@ -84,6 +89,7 @@ class ConeRelaxation:
         self._terminals, self._tightening = terminals, tightening
         self._moments = build_moments(network, terminals)
         self._v_source = float(network.v_source_pu)
+        self._phase = np.asarray(network.node_phase)
         n_q, pairs = self._moments.n_quantity, self._moments.pairs
         self._layout = Layout(
             n_smo=terminals.share.shape[1],
@@ -91,6 +97,7 @@ class ConeRelaxation:
             pair_key=pairs[:, 0] * n_q + pairs[:, 1],
             n_size=len(self._moments.loads.sized),
             n_rest=4 * len(self._moments.loads.delta),
+            n_current=len(active_terminals(terminals)),
         )
         self._cones = [cone_rows(clique, self._layout) for clique in self._moments.cliques]
 
@@ -108,6 +115,15 @@ class ConeRelaxation:
     def layout(self) -> Layout:
         """The columns of the program."""
         return self._layout
+
+    def widest(self, point: ConePoint) -> Index:
+        """Return the node of each phase whose moments are least those of one state.
+
+        Neighbours on one phase move together: the three with the largest spread would say the same thing.
+        """
+        spread = point.spread[: self._moments.n_node]
+        worst = [np.argmax(np.where(self._phase == phase, spread, -np.inf)) for phase in range(3)]
+        return np.array(worst, dtype=np.int64)
 
     def expansion(self, case: Case) -> Expansion:
         """Return where the delta loads are linearised."""
@@ -178,11 +194,14 @@ class ConeRelaxation:
         layout, moments = self._layout, self._moments
         bounds, bids, target = case.bounds, case.bids, case.target
         expansion = self.expansion(case)
+        terminals, loads = self._terminals, moments.loads
         equal = [self._balance(scaling, expansion), *self._ties(scaling)]
+        equal += current_rows(terminals, moments.drawn, layout, scaling)
         unequal = [
             *self._boxes(bids, scaling, expansion),
             *self._limits(bounds, scaling),
-            *magnitude_rows(moments.loads, bounds, layout, scaling),
+            *magnitude_rows(loads, bounds, layout, scaling),
+            *envelope_rows(terminals, loads, bounds, layout, scaling),
         ]
         n_equal = sum(len(rhs) for _, rhs in equal)
         n_unequal = sum(len(rhs) for _, rhs in unequal)
@@ -266,7 +285,7 @@ class ConeRelaxation:
         square = abs(scaling.reach[free]) ** 2
         known = np.flatnonzero(scaling.radius == 0.0)
         still = np.concatenate([layout.first + known, layout.first + n_q + known, layout.square + known])
-        rest = np.arange(layout.rest, n)
+        rest = np.arange(layout.rest, layout.current)
         return [
             (pick(column, one, n), high),
             (pick(column, -one, n), low),
@@ -328,7 +347,10 @@ class ConeRelaxation:
         i, j = layout.pair_key // layout.n_quantity, layout.pair_key % layout.n_quantity
         out[layout.pair : layout.size] = np.tile(size[i] * size[j], 2)
         out[layout.size : layout.rest] = bounds.w_high[self._moments.loads.sized]
-        out[layout.rest :] = expansion.reach
+        out[layout.rest : layout.current] = expansion.reach
+        current = bounds.i[active_terminals(terminals)]
+        reach = np.maximum(abs(current.low), abs(current.high)) + MARGIN_PU
+        out[layout.current :] = np.tile(reach, 2)
         return out
 
 

@@ -43,7 +43,7 @@ def scale_quantities(box: Rectangle, known: int) -> Scaling:
 @dataclass(frozen=True, slots=True)
 class Layout:
     """Columns: operators' u (3·n_smo), import, Re x, Im x, E|x|², Re and Im of E[x_i conj(x_j)], magnitudes |w|,
-    remainders.
+    remainders, Re and Im of the terminals' currents.
 
     pair_key : sorted keys i·n_quantity + j (i < j) of the pairs
     """
@@ -53,6 +53,7 @@ class Layout:
     pair_key: Index
     n_size: int
     n_rest: int
+    n_current: int
 
     @property
     def head(self) -> int:
@@ -85,9 +86,14 @@ class Layout:
         return self.size + self.n_size
 
     @property
+    def current(self) -> int:
+        """First column of the terminals' currents."""
+        return self.rest + self.n_rest
+
+    @property
     def n_column(self) -> int:
         """All columns."""
-        return self.rest + self.n_rest
+        return self.current + 2 * self.n_current
 
     def place(self, first: Index, second: Index) -> tuple[Index, Index, Array]:
         """Return real and imaginary columns of E[x_first conj(x_second)] and the sign of the latter (0: none)."""

@@ -37,6 +37,7 @@ class Moments:
     cliques : quantities whose moments form a positive semidefinite matrix together with 1
     pairs : (k, 2) pairs of quantities whose moments stand in the program, lower first
     taken : power taken from each node by branches, capacitors and constant impedances
+    drawn : current drawn from each node by the same
     loss : (one row) losses of the network
     node_sum, node_product : zero rows that tie voltages at receiving ends to sending ends and drops
     loads : what loads of constant power and current add
@@ -48,6 +49,7 @@ class Moments:
     cliques: tuple[Index, ...]
     pairs: Index
     taken: Products
+    drawn: Sums
     loss: Products
     node_sum: Sums
     node_product: Products
@@ -81,10 +83,12 @@ def build_moments(network: ThreePhaseNetwork, terminals: Terminals) -> Moments:
     """Lay out the moments of a network."""
     n = terminals.n_node
     spans, drop = _spans(network.branches, n)
-    taken, loss, wire = Collector(), Collector(), Collector()
+    taken, drawn, loss, wire = Collector(), Collector(), Collector(), Collector()
     limit: list[float] = []
     for b, span in enumerate(spans):
         _branch_powers(span, taken, loss)
+        for end in np.flatnonzero(span.node >= 0):
+            drawn.add(span.node[end], span.basis, 0, span.ratio[end] * span.current[end])
         i_max = float(network.branches.i_max_pu[b])
         if np.isfinite(i_max):
             for end in np.flatnonzero(span.node >= 0):
@@ -97,6 +101,7 @@ def build_moments(network: ThreePhaseNetwork, terminals: Terminals) -> Moments:
         for sink in sinks:
             row = entry.row if sink is taken else np.zeros_like(entry.row)
             sink.add(row, entry.row, entry.col, np.conj(entry.data))
+        drawn.add(entry.row, entry.col, 0, entry.data)
     loads = build_load_moments(terminals, float(network.v_source_pu))
     cliques, known = _cliques(spans, _pairs_of([shunt, terminals.load_impedance, _delta_pattern(terminals)]))
     sums, products = _ties(spans, known)
@@ -106,6 +111,7 @@ def build_moments(network: ThreePhaseNetwork, terminals: Terminals) -> Moments:
         cliques=cliques,
         pairs=np.array(sorted(known), dtype=np.int64).reshape(-1, 2),
         taken=taken.products(),
+        drawn=drawn.sums(),
         loss=loss.products(),
         node_sum=sums,
         node_product=products,
