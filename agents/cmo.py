@@ -215,6 +215,8 @@ class ConsumerOperator:
         # An agent that has seen no tariff yet knows the wholesale price.
         tariff = self._conditions.price_usd_per_kwh + np.nan_to_num(self._adder)
         bid = self.model.make_bid(for_s, moment, tariff)
+        offer = self.model.offer
+        assert offer is not None
         bids = SmaBids(
             t_s=for_s,
             sma=self._population.sma_index,
@@ -226,6 +228,8 @@ class ConsumerOperator:
             q_max_kvar=bid.q0_kvar + bid.q_room_kvar,
             beta_p_usd_per_kw2h=bid.beta_p_usd_per_kw2h,
             beta_q_usd_per_kvar2h=bid.beta_q_usd_per_kvar2h,
+            p0_phase_kw=self._by_phase(offer.p0_kw),
+            q0_phase_kvar=self._by_phase(offer.q0_kvar),
         )
         outbox.mail.append(Mail(self.name, self._smo, bids))
 
@@ -274,6 +278,13 @@ class ConsumerOperator:
 
     def _by_sma(self, values: Array) -> Array:
         return sum_by_market(self.model.offset, values)
+
+    def _by_phase(self, values: Array) -> Array:
+        """Sum the houses' values by SMO and phase, (n_smo, 3)."""
+        population = self._population
+        key = 3 * population.sma_smo[population.house_sma] + population.house_phase
+        total = np.bincount(key, values, minlength=3 * len(population.smo_name))
+        return np.asarray(total.reshape(-1, 3), dtype=np.float64)
 
 
 def _base_load(population: Population, profiles_kw: Array) -> Array:

@@ -46,7 +46,10 @@ class Forecast(Message, frozen=True, tag=True, kw_only=True, eq=False):
 
 
 class SmaBids(Message, frozen=True, tag=True, kw_only=True, eq=False):
-    """cmo → smo, every minute: one row per SMA, for the coming minute. Boxes contain p0_kw, q0_kvar."""
+    """cmo → smo, every minute: one row per SMA, for the coming minute. Boxes contain p0_kw, q0_kvar.
+
+    p0_phase_kw, q0_phase_kvar : (n_smo, 3) the same p0_kw and q0_kvar, summed by SMO and phase a to c.
+    """
 
     sma: Index
     p0_kw: Array
@@ -57,6 +60,8 @@ class SmaBids(Message, frozen=True, tag=True, kw_only=True, eq=False):
     q_max_kvar: Array
     beta_p_usd_per_kw2h: Array
     beta_q_usd_per_kvar2h: Array
+    p0_phase_kw: Array
+    q0_phase_kvar: Array
 
 
 class SmaMeters(Message, frozen=True, tag=True, kw_only=True, eq=False):
@@ -72,7 +77,10 @@ class SmaMeters(Message, frozen=True, tag=True, kw_only=True, eq=False):
 
 
 class SmoBids(Message, frozen=True, tag=True, kw_only=True, eq=False):
-    """smo → pmo, every primary period: flexible net injection and own generator of each SMO."""
+    """smo → pmo, every primary period: flexible net injection and own generator of each SMO.
+
+    p0_phase_kw, q0_phase_kvar : (n_smo, 3) how p0_kw and q0_kvar divide over phases a to c.
+    """
 
     smo: Index
     p0_kw: Array
@@ -83,6 +91,8 @@ class SmoBids(Message, frozen=True, tag=True, kw_only=True, eq=False):
     q_min_kvar: Array
     q_max_kvar: Array
     beta_q_usd_per_kvar2h: Array
+    p0_phase_kw: Array
+    q0_phase_kvar: Array
     gen_max_kw: Array
     alpha_usd_per_kw2h: Array
     resilience_score: Array

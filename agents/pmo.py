@@ -25,6 +25,7 @@ from voltier.agents.operator import Mail, Outbox, Rows
 from voltier.grid.errors import ClearingAborted, FederationError
 from voltier.market.primary.formulation import PrimaryFormulation
 from voltier.market.primary.problem import PrimaryBids, PrimaryClearing, PrimaryPrices, cost_usd_per_h
+from voltier.market.primary.three_phase.shares import PhaseBaseline
 from voltier.market.resilience.coefficients import Coefficients, unweighted
 from voltier.market.settlement import PrimaryPeriod, settle_primary
 
@@ -141,11 +142,12 @@ class PrimaryOperator:
 
     def _clear(self, t_s: int, bids: SmoBids, outbox: Outbox) -> PrimaryClearing:
         base, prices = self._as_bids(bids), self._prices()
+        baseline = PhaseBaseline(bids.p0_phase_kw, bids.q0_phase_kvar)
 
         def clear(weights: Coefficients, bound: bool = self._rules.relaxation_bound) -> PrimaryClearing:
             weighted = replace(base, alpha_usd_per_kw2h=weights.alpha, beta_p_usd_per_kw2h=weights.beta_p)
             paid = replace(prices, loss_usd_per_kwh=weights.xi)
-            return self._formulation.clear(weighted, paid, tap=self._tap, bound=bound)
+            return self._formulation.clear(weighted, paid, baseline=baseline, tap=self._tap, bound=bound)
 
         miss_kw = 0.0 if self._last is None else self._expected_miss_kw(bids, self._last)
         clearing, done = self._answer.clear(clear, unweighted(base, prices), bids.resilience_score, miss_kw)

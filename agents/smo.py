@@ -105,6 +105,7 @@ class SecondaryOperator:
         self._tariff, self._tariff_q = np.full(n_sma, rules.retail_usd_per_kwh), np.zeros(n_sma)
         self._attacked = np.zeros(n_smo, dtype=bool)
         self._bids: SecondaryBids | None = None
+        self._p0_phase_kw, self._q0_phase_kvar = np.zeros((2, n_smo, 3))
         self._primary: PrimarySchedule | None = None
         self._dispatch: SecondaryDispatch | None = None
         self._gen_kw = np.zeros(n_smo)
@@ -136,6 +137,7 @@ class SecondaryOperator:
         body = mail.body
         if isinstance(body, SmaBids):
             self._bids = self._as_bids(body)
+            self._p0_phase_kw, self._q0_phase_kvar = body.p0_phase_kw, body.q0_phase_kvar
         elif isinstance(body, SmaMeters):
             self._settle(body, outbox)
         elif isinstance(body, PrimarySchedule):
@@ -181,6 +183,8 @@ class SecondaryOperator:
             q_min_kvar=self._sum(bids.q_min_kvar),
             q_max_kvar=self._sum(bids.q_max_kvar),
             beta_q_usd_per_kvar2h=1.0 / self._sum(1.0 / bids.beta_q_usd_per_kvar2h),
+            p0_phase_kw=self._p0_phase_kw,
+            q0_phase_kvar=self._q0_phase_kvar,
             gen_max_kw=rows.gen_max_kw,
             alpha_usd_per_kw2h=np.where(rows.gen_max_kw > 0, rows.alpha_usd_per_kw2h, _NO_GENERATOR_ALPHA),
             resilience_score=smo_resilience_score(rows.offset, flex_kw, self._score()),

@@ -126,7 +126,9 @@ def compare(
 
 @app.command()
 def study(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="designs, attack or voltage-regulation.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="designs, attack, voltage-regulation or relaxation.")
+    ],
     out: Annotated[Path | None, typer.Option(help="Directory; default runs/NAME-TIME.")] = None,
     base: Annotated[str | None, typer.Option(help="Scenario to start from.")] = None,
     hours: Annotated[float | None, typer.Option(help="Length of the runs [h].")] = None,
@@ -136,40 +138,67 @@ def study(
             help="voltage-regulation: length of the runs of its sensitivity [h]; default at most 6, 0: none."
         ),
     ] = None,
+    feeder: Annotated[
+        list[str] | None, typer.Option(help="relaxation: a feeder to take; repeat it. Default: all three.")
+    ] = None,
+    load: Annotated[
+        float | None, typer.Option(help="relaxation: factor on the feeders' spot loads; default 1.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     override: SetOption = None,
     transport: TransportOption = "zmq",
     quiet: QuietOption = False,
 ) -> None:
-    """Run several cases of a scenario and compare them."""
+    """Run several cases of a scenario and compare them; relaxation compares steps of one clearing and runs none."""
     from voltier.federates.session import run_scenario
     from voltier.federates.show import following
     from voltier.scenarios.schema import Scenario
     from voltier.scenarios.studies.attack import study_attack
     from voltier.scenarios.studies.designs import study_designs
+    from voltier.scenarios.studies.relaxation import study_relaxation
     from voltier.scenarios.studies.voltage_regulation import study_voltage_regulation
 
     studies: dict[str, Callable[..., Any]] = {
         "designs": study_designs,
         "attack": study_attack,
         "voltage-regulation": study_voltage_regulation,
+        "relaxation": study_relaxation,
     }
     if name not in studies:
         _refuse("study", name, f"take one of {', '.join(studies)}")
+    overrides = _overrides(override, hours=hours, seed=seed)
+    given = {"base": base, "sensitivity_hours": sensitivity_hours, "feeders": feeder, "load": load}
+    chosen = _own_options(name, given | {"overrides": overrides or None})
 
     def run_case(case: Scenario, path: Path) -> Path:
         with following(case, quiet=quiet) as watch, _interruptible(path):
             return run_scenario(case, path, transport=transport, watch=watch)
 
     path = out or _fresh(Path("runs"), name)
-    chosen: dict[str, Any] = {} if base is None else {"base": base}
-    if sensitivity_hours is not None:
-        if name != "voltage-regulation":
-            _refuse("--sensitivity-hours", sensitivity_hours, f"leave it out; the study {name} has none")
-        chosen["sensitivity_hours"] = sensitivity_hours
-    studies[name](run_case, path, overrides=_overrides(override, hours=hours, seed=seed), **chosen)
+    if name == "relaxation":
+        study_relaxation(path, **chosen)
+    else:
+        studies[name](run_case, path, **chosen)
     if not quiet:
         typer.echo(path)
+
+
+def _own_options(study_name: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that were given; raise InputError for one that the study does not have."""
+    runs = ("designs", "attack", "voltage-regulation")
+    owners = {
+        "base": ("--base", runs),
+        "overrides": ("--set, --hours or --seed", runs),
+        "sensitivity_hours": ("--sensitivity-hours", ("voltage-regulation",)),
+        "feeders": ("--feeder", ("relaxation",)),
+        "load": ("--load", ("relaxation",)),
+    }
+    chosen = {key: value for key, value in given.items() if value is not None}
+    for key, value in chosen.items():
+        option, names = owners[key]
+        if study_name not in names:
+            _refuse(option, value, f"leave it out; the study {study_name} has none")
+    return chosen
 
 
 @app.command()

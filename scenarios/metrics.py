@@ -10,6 +10,7 @@ import numpy as np
 
 from voltier.scenarios.manifest import RunDirectory
 from voltier.scenarios.metrics_attack import attack_kpis
+from voltier.scenarios.metrics_physical import generation_kw, load_kw
 from voltier.scenarios.metrics_voltage import voltage_kpis
 from voltier.scenarios.panels import Array, Block, read_block
 from voltier.scenarios.results import read_table, table_names
@@ -47,7 +48,7 @@ def compute_kpis(run_dir: Path, scenario: Scenario) -> Kpis:
         )
     }  # fmt: skip
     kpis: Kpis = {}
-    kpis |= _energy(blocks["grid"], blocks["substation"], blocks["secondary"], bool(scenario.generators))
+    kpis |= _energy(blocks["grid"], blocks["substation"], blocks["primary"], scenario)
     kpis |= _devices(blocks["devices"], scenario.recording.consumer_period_s / 3600.0)
     kpis |= _flexibility(blocks["secondary"])
     kpis |= _prices(blocks["primary"], blocks["secondary"], blocks["system"])
@@ -64,7 +65,7 @@ def compute_kpis(run_dir: Path, scenario: Scenario) -> Kpis:
     return kpis
 
 
-def _energy(grid: Block | None, substation: Block | None, secondary: Block | None, generators: bool) -> Kpis:
+def _energy(grid: Block | None, substation: Block | None, primary: Block | None, scenario: Scenario) -> Kpis:
     """Energy over the run; load is what consumers draw net of their own PV and batteries."""
     kpis: Kpis = {}
     if substation is not None:
@@ -76,11 +77,10 @@ def _energy(grid: Block | None, substation: Block | None, secondary: Block | Non
         kpis["losses.energy_kwh"] = _kwh(loss_kw)
         kpis["balance.max_error_kw"] = float(np.abs(substation["balance_error_kw"]).max())
         kpis["losses.max_kw"] = float(loss_kw.max())
-    if secondary is not None:
-        kpis["energy.load_kwh"] = -_kwh(secondary.sum("p_meter_kw"))
-    if secondary is not None and grid is not None and generators:
-        n = min(len(grid.t_s), len(secondary.t_s))
-        kpis["energy.generation_kwh"] = _kwh(grid.sum("p_kw")[:n] - secondary.sum("p_meter_kw")[:n])
+    if grid is not None:
+        kpis["energy.load_kwh"] = _kwh(load_kw(grid, primary, scenario))
+        if scenario.generators:
+            kpis["energy.generation_kwh"] = _kwh(generation_kw(primary, scenario, grid.t_s))
     return kpis
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from voltier.scenarios.metrics_physical import generation_kw, load_kw
 from voltier.scenarios.panels import Array, Block
 from voltier.scenarios.results import read_table, table_names
 from voltier.scenarios.schema import Scenario
@@ -33,16 +34,15 @@ def attack_kpis(run_dir: Path, scenario: Scenario, blocks: Mapping[str, Block | 
         return {}
     windows, delay_s = attack_windows(run_dir, scenario, blocks["primary"])
     kpis: Kpis = {"attack.detection_delay_s": delay_s}
-    grid, substation, secondary = blocks["grid"], blocks["substation"], blocks["secondary"]
-    if grid is None or substation is None or secondary is None:
+    grid, substation, primary = blocks["grid"], blocks["substation"], blocks["primary"]
+    if grid is None or substation is None:
         return kpis
-    n = min(len(block.t_s) for block in (grid, substation, secondary))
+    n = min(len(grid.t_s), len(substation.t_s))
     t_s = grid.t_s[:n]
-    load_kw = -secondary.sum("p_meter_kw")[:n]
     series = {
         "import_{}_kw": -substation.sum("p_kw")[:n],
-        "load_{}_kw": load_kw,
-        "generation_{}_kw": grid.sum("p_kw")[:n] + load_kw,
+        "load_{}_kw": load_kw(grid, primary, scenario)[:n],
+        "generation_{}_kw": generation_kw(primary, scenario, t_s),
         "losses_{}_kw": substation.sum("loss_kw")[:n],
     }
     for state, window in windows.items():

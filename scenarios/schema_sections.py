@@ -148,14 +148,20 @@ class WholesaleSection(Section):
     ] = 0.129
 
 
+# Beyond, one part of the objective drowns the others in rounding.
+Weight = Annotated[float, Field(ge=0.0, le=1e6, allow_inf_nan=False)]
+
+
 class WeightsSection(Section):
     """What the three-phase market's objective is made of; the ratios to generation count. The defaults: plain cost."""
 
-    disutility: Annotated[NotNegative, Field(description="weight of leaving the forecasts")] = 1.0
-    generation: Annotated[Positive, Field(description="weight of generation and import")] = 1.0
-    loss: Annotated[NotNegative, Field(description="weight of losses at primary.loss_usd_per_kwh")] = 1.0
+    disutility: Annotated[Weight, Field(description="weight of leaving the forecasts")] = 1.0
+    generation: Annotated[
+        float, Field(ge=1e-6, le=1e6, allow_inf_nan=False, description="weight of generation and import")
+    ] = 1.0
+    loss: Annotated[Weight, Field(description="weight of losses at primary.loss_usd_per_kwh")] = 1.0
     voltage_usd_per_pu2h: Annotated[
-        NotNegative,
+        Weight,
         Field(description="price of each phase node's squared distance to v_target_pu [$/h per pu²]"),
     ] = 0.0
     v_target_pu: Annotated[

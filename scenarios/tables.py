@@ -67,12 +67,15 @@ TABLES: Mapping[str, TableSpec] = MappingProxyType(
             ),
             ("bus",),
         ),
-        # One row for each bus, phase and primary period of a three-phase market: prices in force, parts of the active
-        # one (they sum up to it), and the dispatch's voltage; nan where nothing feeds the phase.
+        # One row for each bus, phase and primary period of a three-phase market: prices in force, the parts of each
+        # (they sum up to it), and the dispatch's voltage; nan where nothing feeds the phase. bundled: what the operator
+        # at the bus pays for energy, reactive power and voltage support, per kWh; nan where it takes next to nothing.
         "dlmp": TableSpec(
             _numbers(
                 "dlmp_usd_per_kwh", "dlmp_q_usd_per_kvarh", "energy_usd_per_kwh", "loss_usd_per_kwh",
-                "voltage_usd_per_kwh", "congestion_usd_per_kwh", "regulation_usd_per_kwh", "v_pu",
+                "voltage_usd_per_kwh", "congestion_usd_per_kwh", "regulation_usd_per_kwh",
+                "energy_q_usd_per_kvarh", "loss_q_usd_per_kvarh", "voltage_q_usd_per_kvarh",
+                "congestion_q_usd_per_kvarh", "regulation_q_usd_per_kvarh", "v_pu", "bundled_usd_per_kwh",
             ),
             ("bus", "phase"),
         ),

@@ -1,4 +1,4 @@
-"""What follows from the phase voltages of a three-phase network: currents, power, losses and their derivatives.
+"""What follows from the phase voltages of a three-phase network: currents, power and losses.
 
 Voltages v are complex, per unit, (n,), in the rotated frame of the network; power is on the base of a phase. The
 constant-power injections s that a state needs solve s = v·conj(i), i = y v + acrossᴴ i_load(v).
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from voltier.grid.threephase import ThreePhaseNetwork
 
@@ -52,52 +51,6 @@ def injection_needed(network: ThreePhaseNetwork, v: Complex) -> Complex:
     """
     power: Complex = v * np.conj(current_needed(network, v))
     return power
-
-
-def jacobian(
-    network: ThreePhaseNetwork, v: Complex, s_injection_pu: Complex | None = None
-) -> sparse.csr_matrix:
-    """Differentiate current_needed, loads included: real (2n, 2n), rows Re i then Im i, columns Re v then Im v.
-
-    s_injection_pu : (n,) if given, the derivative is that of the mismatch current_needed - conj(s/v) at constant s.
-    """
-    straight, crossed = _current_derivative(network, v)
-    if s_injection_pu is not None:
-        crossed = crossed + sparse.diags(np.conj(s_injection_pu / v**2))
-    return _real(straight, crossed)
-
-
-def power_jacobian(network: ThreePhaseNetwork, v: Complex) -> sparse.csr_matrix:
-    """Differentiate injection_needed: real (2n, 2n), rows P then Q, columns Re v then Im v.
-
-    Drop rows and columns 0-2 and n to n + 2 for the derivative at a fixed source: there the rest is square, and its
-    inverse gives dv/ds.
-    """
-    straight, crossed = _current_derivative(network, v)
-    turn = sparse.diags(v)
-    # ds = conj(i) dv + v conj(di), and conj(di) = conj(straight) conj(dv) + conj(crossed) dv
-    own = sparse.diags(np.conj(current_needed(network, v))) + turn @ crossed.conj()
-    return _real(own, turn @ straight.conj())
-
-
-def _current_derivative(
-    network: ThreePhaseNetwork, v: Complex
-) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
-    """Give di/dv and di/dconj(v), complex (n, n), of current_needed."""
-    loads = network.loads
-    across, v_load = loads.across, loads.across @ v
-    size = np.abs(v_load)
-    by_current = np.conj(loads.s_current) / (2.0 * size * loads.v_nominal_pu)
-    alpha = by_current + np.conj(loads.s_impedance) / loads.v_nominal_pu**2
-    beta = -np.conj(loads.s_power / v_load**2) - by_current * (v_load / size) ** 2
-    back = across.conj().T
-    return network.y + back @ sparse.diags(alpha) @ across, back @ sparse.diags(beta) @ across.conj()
-
-
-def _real(straight: sparse.csr_matrix, crossed: sparse.csr_matrix) -> sparse.csr_matrix:
-    """Write dz = straight dv + crossed conj(dv) in real and imaginary parts."""
-    plus, minus = straight + crossed, straight - crossed
-    return sparse.bmat([[plus.real, -minus.imag], [plus.imag, minus.real]], format="csr")
 
 
 def branch_currents(network: ThreePhaseNetwork, v: Complex) -> tuple[Complex, Complex]:

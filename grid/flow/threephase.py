@@ -2,7 +2,7 @@
 
 With the admittances and the constant-impedance loads in one matrix, v = z·(i(v) + i_source) is iterated on its
 factors; each pass costs two triangular solves. It contracts wherever the loads are small beside the short-circuit
-power; where it does not, Newton's method on the current mismatch takes over.
+power; where it does not, Newton's method takes over.
 """
 
 from __future__ import annotations
@@ -13,22 +13,23 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.sparse.linalg import splu
 
-from voltier.grid.errors import PowerFlowError
+from voltier.grid.errors import InputError, PowerFlowError, Problem
+from voltier.grid.flow.derivative import N_SOURCE, PowerJacobian, balance_of, entry_pairs
 from voltier.grid.flow.ldl import Pattern, factorise, pattern_of, solve_in_place
-from voltier.grid.flow.nodal import current_needed, injection_needed, jacobian
+from voltier.grid.flow.nodal import injection_needed
 from voltier.grid.threephase import ThreePhaseNetwork
 
 Array = NDArray[np.float64]
 Complex = NDArray[np.complex128]
 Index = NDArray[np.int64]
 
-N_SOURCE = 3
 MAX_PASSES = 200  # a pass costs a hundredth of a Newton step
 MAX_STEPS = 40
 SHORTEST_STEP = 2.0**-12
 ROUNDING = 8.0 * float(np.finfo(np.float64).eps)
+# Admittances are inverses and sums of some 1e3 terms; what differs by more than this share of a row is no rounding.
+SYMMETRY = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ class _Structure:
     entry, start, column : (w,) place of each part in the joined matrix, which is csr
     first, second, load : entries of across, two by two, and the load they belong to
     free, pattern : entries of the joined matrix between nodes beside the source, and the layout of their factor
+    row, mirror : of each free entry its node, and the free entry across the diagonal
     turn, node_turn : take an entry of the joined matrix, and a current at a node beside the source, out of the
     rotated frame: only there the matrix is symmetric
     """
@@ -73,13 +75,18 @@ class _Structure:
     second: Index
     load: Index
     free: Index
+    row: Index
+    mirror: Index
     turn: Complex
     node_turn: Complex
     pattern: Pattern
 
 
 class ThreePhaseFlow:
-    """A network made ready for power flow: factors are kept for any number of injections."""
+    """A network made ready for power flow: factors are kept for any number of injections.
+
+    Raises InputError for admittances that are not symmetric, as those of lines, transformers and capacitors are.
+    """
 
     def __init__(self, network: ThreePhaseNetwork) -> None:
         self._prepare(network, _structure(network))
@@ -99,7 +106,15 @@ class ThreePhaseFlow:
         self._joined, self._source_current = joined, -(matrix @ held)[N_SOURCE:]
         self._s_power = loads.s_power.conj()
         self._s_current: Complex = loads.s_current.conj() / loads.v_nominal_pu
-        self._factor = factorise(structure.pattern, (joined * structure.turn)[structure.free])
+        inner = (joined * structure.turn)[structure.free]
+        off = np.abs(inner - inner[structure.mirror])
+        size = np.bincount(structure.row, np.abs(inner), n)
+        other = structure.row[structure.mirror]
+        # not a number is not symmetric
+        lopsided = np.flatnonzero(~(off <= SYMMETRY * np.minimum(size[structure.row], size[other])))
+        if len(lopsided):
+            raise _unsymmetric(network, structure.row[lopsided], other[lopsided], off[lopsided])
+        self._factor = factorise(structure.pattern, inner)
         self._size = _row_sums(network.y)
 
     def retuned(self, network: ThreePhaseNetwork) -> ThreePhaseFlow:
@@ -152,23 +167,24 @@ class ThreePhaseFlow:
         return np.concatenate([held, np.conj(turn) * current])
 
     def _newton(self, s_injection_pu: Complex, v: Complex, tol: float) -> tuple[Complex, int]:
-        """Newton's method on the current mismatch, steps halved until the mismatch falls."""
-        network, n = self._network, len(v)
-        free = np.concatenate([np.arange(N_SOURCE, n), np.arange(n + N_SOURCE, 2 * n)])
-        missing = _missing_current(network, s_injection_pu, v)
+        """Newton's method on the missing power, steps halved until less is missing."""
+        network, f = self._network, len(v) - N_SOURCE
+        balance = balance_of(network)
+        tangent = PowerJacobian(balance)
+        missing = _missing(network, s_injection_pu, v)
         for step in range(MAX_STEPS):
-            if np.abs(v[N_SOURCE:] * np.conj(missing)).max(initial=0.0) <= self._met(v, tol):
+            if np.abs(missing).max(initial=0.0) <= self._met(v, tol):
                 return v, step
-            slope = jacobian(network, v, s_injection_pu)[free][:, free].tocsc()
+            tangent.fill(balance, v)
             try:
-                move = splu(slope).solve(np.concatenate([missing.real, missing.imag]))
+                move = tangent.factor().solve(np.concatenate([missing.real, missing.imag]))
             except RuntimeError as error:
                 raise self._failure(s_injection_pu, v, "the equations became singular") from error
-            change, size = np.zeros(n, dtype=np.complex128), 1.0
-            change[N_SOURCE:] = move[: n - N_SOURCE] + 1j * move[n - N_SOURCE :]
+            change, size = np.zeros_like(v), 1.0
+            change[N_SOURCE:] = tangent.frame[N_SOURCE:] * (move[:f] + 1j * move[f:])
             before = np.linalg.norm(missing)
             while size >= SHORTEST_STEP:
-                missing = _missing_current(network, s_injection_pu, v + size * change)
+                missing = _missing(network, s_injection_pu, v + size * change)
                 if np.linalg.norm(missing) < (1.0 - 1e-4 * size) * before:
                     break
                 size /= 2.0
@@ -205,9 +221,15 @@ def _missing(network: ThreePhaseNetwork, s_injection_pu: Complex, v: Complex) ->
     return lacking
 
 
-def _missing_current(network: ThreePhaseNetwork, s_injection_pu: Complex, v: Complex) -> Complex:
-    lacking: Complex = (np.conj(s_injection_pu / v) - current_needed(network, v))[N_SOURCE:]
-    return lacking
+def _unsymmetric(network: ThreePhaseNetwork, row: Index, column: Index, off: Array) -> InputError:
+    """Say between which nodes admittances differ with their direction, the pair of the largest difference."""
+    worst = int(np.argmax(np.nan_to_num(off, nan=np.inf)))
+    ends = [
+        f"{network.bus[network.node_bus[node]]}.{'abc'[network.node_phase[node]]}"
+        for node in (row[worst], column[worst])
+    ]
+    remedy = "mend the branches there: the admittance from one to the other must be that of the way back"
+    return InputError([Problem(f"nodes {ends[0]} and {ends[1]}", "y", float(off[worst]), remedy)])
 
 
 def _row_sums(y: sparse.csr_matrix) -> float:
@@ -217,17 +239,19 @@ def _row_sums(y: sparse.csr_matrix) -> float:
 
 def _structure(network: ThreePhaseNetwork) -> _Structure:
     y, across, n = network.y, network.loads.across, len(network.node_bus)
-    ends = np.diff(across.indptr)
-    # every ordered pair of entries of a load: entry by entry, all entries of its row
-    load = np.repeat(np.arange(len(ends)), ends)
-    first = np.repeat(np.arange(len(load)), ends[load])
-    offset = np.arange(len(first)) - np.repeat(np.cumsum(ends[load]) - ends[load], ends[load])
-    second = across.indptr[load[first]] + offset
+    first, second = entry_pairs(across.indptr)
+    load = np.repeat(np.arange(across.shape[0]), np.diff(across.indptr))
     row = np.concatenate([np.repeat(np.arange(n), np.diff(y.indptr)), across.indices[first]])
     column = np.concatenate([y.indices, across.indices[second]])
     key, entry = np.unique(row.astype(np.int64) * n + column, return_inverse=True)
     row, column = key // n, key % n
     free = np.flatnonzero((row >= N_SOURCE) & (column >= N_SOURCE))
+    across_diagonal = column[free].astype(np.int64) * n + row[free]
+    mirror = np.minimum(np.searchsorted(key[free], across_diagonal), len(free) - 1)
+    alone = np.flatnonzero(key[free][mirror] != across_diagonal)
+    if len(alone):
+        ends = row[free][alone], column[free][alone]
+        raise _unsymmetric(network, *ends, np.abs(np.asarray(y[ends]).ravel()))
     turn = np.exp(1j * network.rotation_rad)
     inner_start = np.searchsorted(row[free], np.arange(N_SOURCE, n + 1))
     return _Structure(
@@ -238,6 +262,8 @@ def _structure(network: ThreePhaseNetwork) -> _Structure:
         second=second,
         load=load[first],
         free=free,
+        row=row[free],
+        mirror=mirror,
         turn=turn[row] * np.conj(turn[column]),
         node_turn=turn[N_SOURCE:],
         pattern=pattern_of(inner_start, column[free] - N_SOURCE),

@@ -21,6 +21,7 @@ from voltier.grid.readers.line_constants import (
 Array = NDArray[np.float64]
 FEET_PER_MILE = 5280.0
 CONDUCTORS = ("overhead_line_conductor", "underground_line_conductor")
+SYMMETRY = 1e-3  # of the largest entry; published matrices are rounded to four digits
 OHM_PER_MILE, NF_PER_MILE = "Ohm/mile", "nF/mile"
 
 
@@ -101,13 +102,15 @@ def _nothing(count: int) -> _PerMile:
 
 
 def _matrix(values: Values, config: GlmObject, letter: str, unit: str, phases: tuple[int, ...]) -> Complex:
-    """Read z11 ... z33 or c11 ... c33; a missing half of the matrix mirrors the other, a missing pair is zero."""
+    """Read z11 ... z33 or c11 ... c33; what is missing is zero, and both halves must be alike."""
     matrix = np.zeros((3, 3), dtype=np.complex128)
     for i in range(3):
         for j in range(3):
-            here, there = f"{letter}{i + 1}{j + 1}", f"{letter}{j + 1}{i + 1}"
-            key = here if here in config.text else there
-            matrix[i, j] = values.complex(config, key, unit, 0.0)
+            matrix[i, j] = values.complex(config, f"{letter}{i + 1}{j + 1}", unit, 0.0)
+    for i, j in ((i, j) for i in phases for j in phases if i < j):
+        if abs(matrix[i, j] - matrix[j, i]) > SYMMETRY * np.abs(matrix).max():
+            remedy = f"write the same number as for {letter}{i + 1}{j + 1}; GridLAB-D mirrors nothing"
+            values.problems.append(config.problem(f"{letter}{j + 1}{i + 1}", remedy))
     missing = [phase for phase in phases if letter == "z" and matrix[phase, phase] == 0]
     remedy = "give the self impedance of every phase of the line"
     values.problems += [config.problem(f"z{phase + 1}{phase + 1}", remedy) for phase in missing]

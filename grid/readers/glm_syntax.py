@@ -58,14 +58,25 @@ class _Piece:
     line: int
 
 
+@dataclass(slots=True)
+class _Condition:
+    """An open #ifdef or #ifndef: its text, where it stands, and whether what follows is read."""
+
+    text: str
+    where: str
+    holds: bool
+
+
 def parse_glm(path: Path) -> GlmModel:
     """Read a file and what it includes.
 
     Understood: objects (named, numbered, nested, as a value of a property), modules with settings, comments, #include,
-    #define and ${...}, #ifdef, #ifndef, #else, #endif; clock, class and schedule blocks are passed over. Raises
-    InputError naming file and line for a missing file, a brace that does not close, and anything else.
+    #define and ${...}, #ifdef, #ifndef, #else, #endif; clock, class and schedule blocks are passed over. As when
+    GridLAB-D is started in the folder of the file, includes are looked for from there, also those of included files,
+    and a file is taken in once. Raises InputError naming file and line for a missing file, a file that includes
+    itself, a brace or condition that does not close, and anything else.
     """
-    lines = list(_lines(path, {}, path.name))
+    lines = list(_Source(path.parent).lines(path, path.name))
     pieces = _pieces(lines)
     model = GlmModel([], {})
     for piece in pieces:
@@ -87,46 +98,67 @@ def _wrong(piece: _Piece, remedy: str) -> InputError:
     return InputError([Problem(f"{piece.file}:{piece.line}", "text", piece.head or piece.delimiter, remedy)])
 
 
-def _lines(path: Path, defined: dict[str, str], shown: str) -> Iterator[tuple[str, str, int]]:
-    """Yield (text, file, line) without comments, macros carried out."""
-    if not path.is_file():
-        raise InputError([Problem(shown, "file", "missing", f"provide {path.name} in {path.parent.name}/")])
-    live = [True]
-    for number, raw in enumerate(
-        path.read_text(encoding="utf-8-sig", errors="replace").splitlines(), start=1
-    ):
-        if raw.lstrip().startswith("#"):
-            # a number sign that stands alone opens a comment
-            if raw.strip()[1:2].strip():
-                yield from _macro(raw.strip()[1:], path, number, defined, live)
-        elif all(live):
-            yield _expand(_without_comment(raw), path.name, number, defined), path.name, number
+class _Source:
+    """The text of a model with its macros carried out.
 
+    folder : where includes are looked for ; defined : what #define says ; open, read : files on the way, files done
+    """
 
-def _macro(
-    text: str, path: Path, number: int, defined: dict[str, str], live: list[bool]
-) -> Iterator[tuple[str, str, int]]:
-    word, _, rest = text.partition(" ")
-    where = f"{path.name}:{number}"
-    rest = _without_comment(rest).strip().rstrip(";")
-    if word in ("ifdef", "ifndef"):
-        live.append((rest in defined) == (word == "ifdef"))
-    elif word == "else" and len(live) > 1:
-        live[-1] = not live[-1]
-    elif word == "endif" and len(live) > 1:
-        live.pop()
-    elif not all(live):
-        return
-    elif word == "define":
-        name, _, value = rest.partition("=")
-        defined[name.strip()] = value.strip()
-    elif word == "include":
-        name = rest.strip("<>\"'")
-        yield from _lines(path.parent / name, defined, where)
-    elif word not in QUIET_MACROS:
-        raise InputError(
-            [Problem(where, "macro", f"#{word}", "the macro is not supported; write its result")]
-        )
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.defined: dict[str, str] = {}
+        self.open: list[Path] = []
+        self.read: set[Path] = set()
+
+    def lines(self, path: Path, shown: str) -> Iterator[tuple[str, str, int]]:
+        """Yield (text, file, line) without comments; shown : who asks for the file."""
+        if not path.is_file():
+            remedy = f"provide {path.name} in {path.parent.name or path.parent}/"
+            raise InputError([Problem(shown, "file", "missing", remedy)])
+        whole = path.resolve()
+        if whole in self.open:
+            chain = " includes ".join(file.name for file in (*self.open[self.open.index(whole) :], whole))
+            raise InputError([Problem(shown, "include", chain, "remove the #include that closes the circle")])
+        if whole in self.read:
+            return
+        self.open.append(whole)
+        conditions: list[_Condition] = []
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
+        for number, raw in enumerate(text.splitlines(), start=1):
+            if raw.lstrip().startswith("#"):
+                # a number sign that stands alone opens a comment
+                if raw.strip()[1:2].strip():
+                    yield from self._macro(raw.strip()[1:], f"{path.name}:{number}", conditions)
+            elif all(condition.holds for condition in conditions):
+                line = _expand(_without_comment(raw), path.name, number, self.defined)
+                yield line, path.name, number
+        if conditions:
+            raise InputError(
+                [Problem(conditions[-1].where, "macro", conditions[-1].text, "close it by #endif")]
+            )
+        self.read.add(self.open.pop())
+
+    def _macro(self, text: str, where: str, conditions: list[_Condition]) -> Iterator[tuple[str, str, int]]:
+        word, _, rest = text.partition(" ")
+        rest = _without_comment(rest).strip().rstrip(";")
+        if word in ("ifdef", "ifndef"):
+            holds = (rest in self.defined) == (word == "ifdef")
+            conditions.append(_Condition(f"#{text.strip()}", where, holds))
+        elif word == "else" and conditions:
+            conditions[-1].holds = not conditions[-1].holds
+        elif word == "endif" and conditions:
+            conditions.pop()
+        elif not all(condition.holds for condition in conditions):
+            return
+        elif word == "define":
+            name, _, value = rest.partition("=")
+            self.defined[name.strip()] = value.strip()
+        elif word == "include":
+            yield from self.lines(self.folder / rest.strip("<>\"'"), where)
+        elif word not in QUIET_MACROS:
+            raise InputError(
+                [Problem(where, "macro", f"#{word}", "the macro is not supported; write its result")]
+            )
 
 
 def _without_comment(text: str) -> str:

@@ -82,7 +82,7 @@ class Values:
                 self.problems.append(item.problem(key, f"give a number [{unit}]"))
             return 0j if default is None else complex(default)
         parsed = _parse(text)
-        if parsed is None:
+        if parsed is None or not np.isfinite(parsed[0]):
             self.problems.append(
                 item.problem(key, f"write a number [{unit}]; schedules and players are not read")
             )
@@ -112,10 +112,6 @@ class Values:
             )
             return ()
         return tuple(k for k, letter in enumerate("ABC") if letter in text)
-
-    def unknown(self, item: GlmObject, keys: Iterable[str], remedy: str) -> None:
-        """Note the properties of these names that the object has, as not supported."""
-        self.problems += [item.problem(key, remedy) for key in keys if key in item.text]
 
 
 def _parse(text: str) -> tuple[complex, str] | None:

@@ -12,6 +12,7 @@ from voltier.grid.errors import InputError, Problem
 from voltier.grid.readers.assembly import assemble
 from voltier.grid.readers.circuit import Circuit, Draw, Element, Link
 from voltier.grid.readers.glm_devices import (
+    SWITCH_STATES,
     capacitor_element,
     load_draws,
     regulator_links,
@@ -19,18 +20,19 @@ from voltier.grid.readers.glm_devices import (
     transformer_element,
 )
 from voltier.grid.readers.glm_lines import LineSettings, line_element
+from voltier.grid.readers.glm_properties import (
+    CONFIGURATIONS,
+    LINES,
+    LINKS,
+    NODES,
+    SWITCHES,
+    repeated_names,
+    unread_properties,
+)
 from voltier.grid.readers.glm_syntax import GlmModel, GlmObject, parse_glm
 from voltier.grid.readers.glm_values import Values
 from voltier.grid.threephase import ANGLE_RAD, ThreePhaseNetwork
 
-NODES = ("node", "load", "meter", "capacitor")
-LINES = ("overhead_line", "underground_line")
-SWITCHES = ("switch", "fuse", "recloser", "sectionalizer")
-LINKS = (*LINES, *SWITCHES, "regulator", "transformer")
-CONFIGURATIONS = (
-    *("line_configuration", "line_spacing", "overhead_line_conductor", "underground_line_conductor"),
-    *("transformer_configuration", "regulator_configuration"),
-)
 OBSERVERS = (
     *(
         "recorder",
@@ -53,6 +55,7 @@ OBSERVERS = (
     ),
 )
 FREQUENCIES_HZ = {"60": 60.0, "60.0": 60.0, "50": 50.0, "50.0": 50.0}
+BUS_TYPES = {"PQ": "load", "SWING": "swing"}
 UNBALANCE = 1e-3  # published models print the swing voltages to four to seven digits
 
 
@@ -76,21 +79,24 @@ def read_gridlabd(
 
     Read are node, meter, load (constant and ZIP, wye and delta), capacitor, overhead_line and underground_line (by
     geometry or by matrices), transformer (WYE_WYE, SINGLE_PHASE, DELTA_DELTA, DELTA_GWYE), regulator at its taps,
-    switch, fuse, recloser, sectionalizer (ideal). Recorders, dumps and asserts are passed over. Nodes with a parent are
-    the parent's bus. Base voltages follow from the swing node's nominal voltage and the transformers' ratings, whatever
-    nominal_voltage says elsewhere. Lines have capacitance if the powerflow module says line_capacitance. The swing node
-    holds its voltage_A, balanced. A delta secondary is tied to ground by a millionth of its short-circuit admittance.
-    Transformers are those of GridLAB-D's forward-backward sweep; its Newton method leaves no-load branches out and lets
-    delta primaries carry zero sequence, so its voltages differ behind them.
+    switch, fuse, recloser, sectionalizer (ideal, open or closed). Capacitors stand as their switches say, whatever
+    controls would do later. Recorders, dumps and asserts are passed over, and so are properties that do not act at the
+    start: places, prices, ageing, settings of controls. Nodes with a parent are the parent's bus. Base voltages follow
+    from the swing node's nominal voltage and the transformers' ratings, whatever nominal_voltage says elsewhere. Lines
+    have capacitance if the powerflow module says line_capacitance. The swing node holds its voltage_A, balanced. A
+    delta secondary is tied to ground by a millionth of its short-circuit admittance. Transformers are those of
+    GridLAB-D's forward-backward sweep; its Newton method leaves no-load branches out and lets delta primaries carry
+    zero sequence, so its voltages differ behind them.
 
     s_base_kva : three-phase base ; v_min_pu, v_max_pu : limits of every bus. Raises InputError with all problems, each
-    with file, line, object, property and remedy: syntax, missing includes and references, values and classes that are
-    not supported (houses, triplex lines, players, schedules, generators).
+    with file, line, object, property and remedy: syntax, missing includes and references, repeated names, values,
+    properties and classes that are not supported (houses, triplex lines, players, schedules, generators).
     """
     model = parse_glm(Path(path))
     problems: list[Problem] = []
     reading = _Reading(Path(path).name, Values(model.objects, problems))
     _check_classes(model, problems)
+    problems += [*repeated_names(model.objects), *unread_properties(model.objects)]
     nodes = {item.name: item for item in model.objects if item.kind in NODES}
     for item in nodes.values():
         reading.bus_of.update(dict.fromkeys(item.keys, _bus(reading, item)))
@@ -150,7 +156,8 @@ def _swing(
     reading: _Reading, nodes: dict[str, GlmObject], problems: list[Problem]
 ) -> tuple[str, float, float, float] | None:
     """Give the swing node's bus, nominal voltage [V], held voltage [V] and angle [rad]."""
-    found = [item for item in nodes.values() if item.text.get("bustype", "").upper() == "SWING"]
+    kinds = {name: reading.values.word(item, "bustype", BUS_TYPES, "PQ") for name, item in nodes.items()}
+    found = [item for name, item in nodes.items() if kinds[name] == "swing"]
     if len(found) != 1:
         names = ", ".join(item.name for item in found) or "none"
         problems.append(Problem(reading.file, "bustype SWING", names, "give exactly one node bustype SWING"))
@@ -180,6 +187,10 @@ def _read_link(reading: _Reading, item: GlmObject, settings: LineSettings) -> No
     phases = values.phases(item)
     if near is None or far is None:
         return
+    if item.kind not in SWITCHES and values.word(item, "status", SWITCH_STATES, "CLOSED") == "open":
+        # GridLAB-D finds voltages of several p.u. with a line open beside a closed one: there is no law to follow
+        remedy = "remove the object, or put an open switch in series; lines, regulators and transformers are closed"
+        values.problems.append(item.problem("status", remedy))
     ends, step = (reading.bus_of[near.name], reading.bus_of[far.name]), 1.0
     if item.kind in LINES:
         element = line_element(values, item, ends, phases, settings)

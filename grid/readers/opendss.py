@@ -36,10 +36,10 @@ def read_opendss(
 
     Lines, transformers, reactors and capacitors enter with OpenDSS's own admittances. The source is stiff behind its
     short-circuit impedance: the added bus "stiff_source", nodes 0 to 2, with the impedance as a branch. Loads keep
-    their model (1 to 8; CVR exponents 0, 1 or 2) also outside vminpu and vmaxpu, where OpenDSS itself turns to an
-    impedance. Generators, PV systems and storage draw the constant power that OpenDSS solved for them. Nodes 1, 2, 3
-    of a bus are phases a, b, c, also on split-phase secondaries. A line rated 400 A, the default of OpenDSS, counts
-    as not rated.
+    their model (1 to 8; CVR exponents 0, 1 or 2) at any voltage; a load that stands outside vminpu and vmaxpu, where
+    OpenDSS turns it to an impedance that draws another power, is refused. Generators, PV systems and storage draw the
+    constant power that OpenDSS solved for them. Nodes 1, 2, 3 of a bus are phases a, b, c, also on split-phase
+    secondaries. A line rated 400 A, the default of OpenDSS, counts as not rated.
 
     Raises InputError where OpenDSS rejects the file or does not solve it, and, with all problems, where an element has
     no place here: several sources, more than two buses at an element, nodes above 3 (neutrals), other classes.

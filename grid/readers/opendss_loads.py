@@ -49,13 +49,18 @@ def _load(context: Any, file: str, part: Part, problems: list[Problem]) -> list[
         draw.s_power_va + draw.s_current_va * k + draw.s_impedance_va * k**2
         for draw, k in zip(draws, u, strict=True)
     )
-    within = bool(((u > loads.Vminpu()) & (u < loads.Vmaxpu())).all())
-    if within and abs(expected - part.s_va.sum()) > SAME * abs(shares).sum() + SAME:
-        remedy = (
-            "OpenDSS draws another power at the same voltage; remove neutral impedances, growth or curves"
-        )
-        where = f"{file}: {part.name}"
+    where = f"{file}: {part.name}"
+    if abs(expected - part.s_va.sum()) <= SAME * abs(shares).sum() + SAME:
+        return draws
+    if ((u > loads.Vminpu()) & (u < loads.Vmaxpu())).all():
+        remedy = "OpenDSS draws another power at this voltage; remove neutral impedances, growth or curves"
         problems.append(Problem(where, "power [kVA]", complex(np.round(expected / 1000.0, 6)), remedy))
+    else:
+        remedy = (
+            f"OpenDSS draws another power outside vminpu={loads.Vminpu():g} and vmaxpu={loads.Vmaxpu():g}; "
+            "correct kv, bus or feed, let controls act (settle_controls), or set the two around this voltage"
+        )
+        problems.append(Problem(where, "voltage over rated voltage", u.round(4).tolist(), remedy))
     return draws
 
 

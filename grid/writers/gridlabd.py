@@ -65,9 +65,13 @@ def write_gridlabd(
     What the source does not feed, and what hangs on delta windings alone (voltages to ground float there), is left
     out, and so are open switches that lead there. Lines keep their phase matrices with capacitance; wye transformers
     are series impedances; links point away from the source. Raises InputError with all problems: a wrong number of
-    taps; injections, loads or capacitors at places that are left out; a transformer fed on some phases only; bus names
-    that become equal.
+    taps, taps that are no whole numbers or out of range; injections that are no numbers, of unequal lengths or at rows
+    and phases that do not exist; injections, loads or capacitors at places that are left out; a transformer fed on some
+    phases only; bus names that become equal.
     """
+    malformed = [*_malformed(feeder, injection)]
+    if malformed:
+        raise InputError(malformed)
     model = GlmFeeder.of(feeder, keeps_open=solver == "NR")
     problems = [*_misplaced(model, injection, loads), *_unfit(model, tap)]
     if problems:
@@ -87,6 +91,25 @@ def write_gridlabd(
     )
     path.write_text(head + "".join(blocks), encoding="utf-8")
     return path
+
+
+def _malformed(feeder: Feeder, injection: PhaseInjections) -> Iterator[Problem]:
+    """Find injections that name no place of the feeder, or no power."""
+    table = {name: np.asarray(getattr(injection, name)) for name in ("bus", "phase", "p_kw", "q_kvar")}
+    if len({values.shape for values in table.values()}) > 1 or table["bus"].ndim != 1:
+        shapes = ", ".join(f"{name} {values.shape}" for name, values in table.items())
+        yield Problem("injections", "shape", shapes, "give four arrays of one length")
+        return
+    for name, count in (("bus", len(feeder.bus)), ("phase", 3)):
+        rows = table[name]
+        if not np.issubdtype(rows.dtype, np.integer):
+            yield Problem("injections", name, str(rows.dtype), "give an array of integers")
+            continue
+        for k in np.flatnonzero(~np.isin(rows, np.arange(count))).tolist():
+            yield Problem(f"injections, row {k}", name, rows[k].item(), f"write a row from 0 to {count - 1}")
+    for name in ("p_kw", "q_kvar"):
+        for k in np.flatnonzero(~np.isfinite(table[name])).tolist():
+            yield Problem(f"injections, row {k}", name, float(table[name][k]), "write a finite number")
 
 
 def _misplaced(model: GlmFeeder, injection: PhaseInjections, loads: bool) -> Iterator[Problem]:
@@ -119,9 +142,10 @@ def _unfit(model: GlmFeeder, tap: Index) -> Iterator[Problem]:
         remedy = f"give one tap per row of the regulator table, {len(feeder.regulators.name)}"
         yield Problem(f"feeder {feeder.name}", "tap", len(tap), remedy)
     else:
-        for k in np.flatnonzero(np.abs(tap) > feeder.regulators.max_tap).tolist():
-            remedy = f"stay within ±{feeder.regulators.max_tap[k]}"
-            yield Problem(f"regulators, {feeder.regulators.name[k]}", "tap", int(tap[k]), remedy)
+        most = feeder.regulators.max_tap
+        for k in np.flatnonzero(~((np.abs(tap) <= most) & (np.asarray(tap) == np.round(tap)))).tolist():
+            remedy = f"write a whole number within ±{most[k]}"
+            yield Problem(f"regulators, {feeder.regulators.name[k]}", "tap", float(tap[k]), remedy)
     alive: Mask = model.fed[transformers.from_bus] & model.fed[transformers.to_bus]
     for k in np.flatnonzero(alive.any(axis=1)).tolist():
         where, low = f"transformers, {transformers.name[k]}", transformers.conn_low[k]

@@ -75,13 +75,8 @@ def dispatch_branch_flow(
         base * q >= bids.q_min_kvar, base * q <= bids.q_max_kvar,
         gen >= 0, base * gen <= bids.gen_max_kw,
     ]  # fmt: skip
-    # In $/h per kVA of base the duals of the balances are $/kWh.
-    disutility = cp.sum(cp.multiply(bids.beta_p_usd_per_kw2h * base, cp.square(p - bids.p0_kw / base)))
-    disutility += cp.sum(cp.multiply(bids.beta_q_usd_per_kvar2h * base, cp.square(q - bids.q0_kvar / base)))
-    generation = 0.5 * cp.sum(cp.multiply(bids.alpha_usd_per_kw2h * base, cp.square(gen)))
-    imported = prices.import_usd_per_kwh * head_p
-    imported += 0.5 * prices.import_slope_usd_per_kw2h * base * cp.square(head_p)
-    cost = disutility + generation + imported + prices.loss_usd_per_kwh * cp.sum(cp.multiply(r, l))
+    cost = _cost(bids, prices, base, (p, q, gen), head_p)
+    cost += prices.loss_usd_per_kwh * cp.sum(cp.multiply(r, l))
     program = cp.Problem(cp.Minimize(cost), [balance_p, balance_q, drop, cone, *limits, *boxes])
     program.solve(solver=solver)
     lossy = (r != 0.0) | (x != 0.0)
@@ -98,3 +93,20 @@ def dispatch_branch_flow(
         residual_pu=float(excess.max(initial=0.0)),
         status=program.status,
     )
+
+
+def _cost(
+    bids: PrimaryBids,
+    prices: PrimaryPrices,
+    base: float,
+    u: tuple[cp.Variable, cp.Variable, cp.Variable],
+    head_p: cp.Variable,
+) -> cp.Expression:
+    """Return the objective but for losses in $/h per kVA of base, so that duals of the balances are $/kWh."""
+    p, q, gen = u
+    disutility = cp.sum(cp.multiply(bids.beta_p_usd_per_kw2h * base, cp.square(p - bids.p0_kw / base)))
+    disutility += cp.sum(cp.multiply(bids.beta_q_usd_per_kvar2h * base, cp.square(q - bids.q0_kvar / base)))
+    generation = 0.5 * cp.sum(cp.multiply(bids.alpha_usd_per_kw2h * base, cp.square(gen)))
+    imported = prices.import_usd_per_kwh * head_p
+    imported += 0.5 * prices.import_slope_usd_per_kw2h * base * cp.square(head_p)
+    return disutility + generation + imported

@@ -27,7 +27,7 @@ from voltier.market.primary.linearised import (
     squared_limits,
     stationarity,
 )
-from voltier.market.primary.problem import ScaledBids
+from voltier.market.primary.problem import ScaledBids, price_scale
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -101,7 +101,7 @@ class ExactDispatch:
         if not point.solved:
             if self._elastic is None:
                 self._elastic = TangentProgram(self._first, self._node, elastic=True)
-            penalty = PENALTY_FACTOR * _price_scale(bids)
+            penalty = PENALTY_FACTOR * price_scale(bids)
             again = _Search(self, self._elastic, network, bids, limits, penalty).run(None)
             again.iterations += point.iterations
             point = again
@@ -141,13 +141,6 @@ class ExactDispatch:
         )
 
 
-def _price_scale(bids: ScaledBids) -> float:
-    """Return a size of prices [$/kWh] against which duals are judged."""
-    marginal = np.abs(bids.weight[2] * bids.high[2])
-    dearest = float(marginal.max()) if marginal.size else 0.0
-    return max(abs(bids.import_price), abs(bids.loss_price), min(dearest, 10.0), 1e-2)
-
-
 class _Search:
     """One run of sequential quadratic programming."""
 
@@ -163,7 +156,7 @@ class _Search:
         self._owner, self._program, self._network, self._bids = owner, program, network, bids
         self._limits, self._penalty = limits, penalty
         self._size = program.size
-        self._scale = _price_scale(bids)
+        self._scale = price_scale(bids)
         self._merit_weight = 0.0 if np.isinf(penalty) else penalty
         program.bid(network, bids, limits, 0.0 if np.isinf(penalty) else penalty)
 

@@ -12,6 +12,7 @@ from voltier.grid.feeder import Feeder
 from voltier.grid.network import BalancedNetwork, retap
 from voltier.market.primary.market import PrimaryMarket
 from voltier.market.primary.problem import PrimaryBids, PrimaryClearing, PrimaryPrices, priced_as
+from voltier.market.primary.three_phase.shares import PhaseBaseline
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -25,9 +26,19 @@ class PrimaryFormulation(Protocol):
         """Three-phase power base [kVA]."""
 
     def clear(
-        self, bids: PrimaryBids, prices: PrimaryPrices, *, tap: Index | None, bound: bool
+        self,
+        bids: PrimaryBids,
+        prices: PrimaryPrices,
+        *,
+        baseline: PhaseBaseline | None = None,
+        tap: Index | None,
+        bound: bool,
     ) -> PrimaryClearing:
-        """Clear at these taps, rows of feeder.regulators (None: as built); bound : certify the gap too."""
+        """Clear at these taps, rows of feeder.regulators (None: as built).
+
+        baseline : how the bids' p0_kw and q0_kvar divide over phases; None: as the places of the operators do, as
+        every move away from them does. bound : certify the gap too.
+        """
 
     def v_at_operators(self, clearing: PrimaryClearing) -> Array:
         """Return the voltage magnitude at each operator's bus at the last taps, (n_smo,) [p.u.]."""
@@ -62,9 +73,15 @@ class BranchFlow:
         return self._built.s_base_kva
 
     def clear(
-        self, bids: PrimaryBids, prices: PrimaryPrices, *, tap: Index | None, bound: bool
+        self,
+        bids: PrimaryBids,
+        prices: PrimaryPrices,
+        *,
+        baseline: PhaseBaseline | None = None,
+        tap: Index | None,
+        bound: bool,
     ) -> PrimaryClearing:
-        """Clear at these taps; see PrimaryMarket.clear."""
+        """Clear at these taps; see PrimaryMarket.clear. Balanced phases have no use for the baseline."""
         if tap is not self._tap:
             self._tap = tap
             self._network = self._built if tap is None else retap(self._built, self._feeder, tap)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from voltier.grid.network import BalancedNetwork
+from voltier.market.primary.persistent import PersistentSolver
 from voltier.market.primary.problem import ScaledBids
 
 Array = NDArray[np.float64]
@@ -226,7 +227,8 @@ class TangentProgram:
         self.low = np.full(total, -np.inf)
         self.high = np.full(total, np.inf)
         self.curvature = np.zeros(self.size.n_column)
-        self._solver: piqp.SparseSolver | None = None
+        self._solver = PersistentSolver(goal=1e-9, content=0.0, step_limit=250)
+        self._slacks = self._slack_rows() if elastic else None
         self._fixed = np.zeros((3, len(node)), dtype=bool)
         self._fixed_value = np.zeros((3, len(node)))
         self._node = node
@@ -291,32 +293,20 @@ class TangentProgram:
         flat = slice(size.control, size.head)
         diagonal[flat] += proximal
         linear[flat] -= proximal * u.ravel()
-        result, solved = self._run(linear)
+        data = {
+            "P": self.hessian,
+            "c": linear,
+            "A": self.matrix,
+            "b": self.rhs,
+            "x_l": self.low,
+            "x_u": self.high,
+        }
+        if self.elastic:
+            data |= {"G": self._slacks, "h_l": self._side, "h_u": self._other}
+        result, solved = self._solver.solve(**data)
         x = np.array(result.x)
         control = np.where(self._fixed, self._fixed_value, x[flat].reshape(3, -1))
         return Step(control, np.array(result.y), self._bound_multipliers(result), solved)
-
-    def _run(self, linear: Array) -> tuple[piqp.Result, bool]:
-        elastic = {"h_l": self._side, "h_u": self._other} if self.elastic else {}
-        if self._solver is None:
-            self._solver = piqp.SparseSolver()
-            self._solver.settings.compute_timings = False
-            self._solver.settings.eps_abs = 1e-9
-            self._solver.settings.eps_rel = 1e-9
-            # The rows are of like size already; the default of 10 rounds of scaling costs a tenth of the
-            # time.
-            self._solver.settings.preconditioner_iter = 3
-            if self.elastic:
-                elastic["G"] = self._slack_rows()
-            self._solver.setup(
-                P=self.hessian, c=linear, A=self.matrix, b=self.rhs, x_l=self.low, x_u=self.high, **elastic
-            )
-        else:
-            self._solver.update(
-                P=self.hessian, c=linear, A=self.matrix, b=self.rhs, x_l=self.low, x_u=self.high, **elastic
-            )
-        status = self._solver.solve()
-        return self._solver.result, status == piqp.PIQP_SOLVED
 
     def _slack_rows(self) -> sparse.csc_matrix:
         """Return the rows v + s ≥ v_low, v - s ≤ v_high, l - t ≤ l_high."""

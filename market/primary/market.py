@@ -16,6 +16,7 @@ from voltier.market.primary.problem import (
     box_problems,
     check_nodes,
     cost_usd_per_h,
+    failed_clearing,
     scale_bids,
 )
 from voltier.market.primary.relaxation import Relaxation
@@ -62,10 +63,10 @@ class PrimaryMarket:
         if len(bids.p0_kw) != len(self._node):
             wrong = f"{len(bids.p0_kw)} bids for {len(self._node)} operators"
         if wrong:
-            return _failed(self._node, network, wrong, perf_counter() - began)
+            return failed_clearing(len(self._node), len(network.parent), wrong, perf_counter() - began)
         point = self._exact.solve(network, scaled, warm=warm)
         if not point.solved:
-            return _failed(self._node, network, point.note, perf_counter() - began)
+            return failed_clearing(len(self._node), len(network.parent), point.note, perf_counter() - began)
         lower, residual = -np.inf, np.nan
         relaxed = max(point.v_slack, point.l_slack) > LIMIT_TOLERANCE_PU
         # With limits given up, the bound of the problem with limits says nothing of this cost.
@@ -123,32 +124,3 @@ class PrimaryMarket:
 def _voltage_slack(network: BalancedNetwork, square: Array) -> float:
     v = np.sqrt(square[1:])
     return float(np.maximum(v - network.v_max_pu[1:], network.v_min_pu[1:] - v).max(initial=0.0))
-
-
-def _failed(node: Index, network: BalancedNetwork, note: str, solve_s: float) -> PrimaryClearing:
-    """Return a clearing without a dispatch: every quantity is nan, so that nothing can be used by mistake."""
-    each, nodal = np.full(len(node), np.nan), np.full(len(network.parent), np.nan)
-    return PrimaryClearing(
-        p_kw=each,
-        q_kvar=each,
-        gen_kw=each,
-        dlmp_p_usd_per_kwh=each,
-        dlmp_q_usd_per_kvarh=each,
-        dlmp_node_p_usd_per_kwh=nodal,
-        v_pu=nodal,
-        p_import_kw=np.nan,
-        q_import_kvar=np.nan,
-        loss_kw=np.nan,
-        cost_usd_per_h=np.nan,
-        lower_bound_usd_per_h=-np.inf,
-        gap=np.inf,
-        ac_residual_pu=np.inf,
-        kkt_residual=np.inf,
-        relaxation_residual_pu=np.nan,
-        status="failed",
-        note=note,
-        v_slack_pu=np.nan,
-        i_slack_pu=np.nan,
-        solve_s=solve_s,
-        iterations=0,
-    )

@@ -97,6 +97,35 @@ class PrimaryClearing:
     iterations: int
 
 
+def failed_clearing(n_smo: int, n_node: int, note: str, solve_s: float) -> PrimaryClearing:
+    """Return a clearing without a dispatch: every quantity is nan, so that nothing can be used by mistake."""
+    each, nodal, none = np.full(n_smo, np.nan), np.full(n_node, np.nan), float(np.nan)
+    return PrimaryClearing(
+        p_kw=each,
+        q_kvar=each,
+        gen_kw=each,
+        dlmp_p_usd_per_kwh=each,
+        dlmp_q_usd_per_kvarh=each,
+        dlmp_node_p_usd_per_kwh=nodal,
+        v_pu=nodal,
+        p_import_kw=none,
+        q_import_kvar=none,
+        loss_kw=none,
+        cost_usd_per_h=none,
+        lower_bound_usd_per_h=-np.inf,
+        gap=np.inf,
+        ac_residual_pu=np.inf,
+        kkt_residual=np.inf,
+        relaxation_residual_pu=none,
+        status="failed",
+        note=note,
+        v_slack_pu=none,
+        i_slack_pu=none,
+        solve_s=solve_s,
+        iterations=0,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class ScaledBids:
     """Bids in per unit with the objective divided by the power base, so that every dual is already in $/kWh.
@@ -138,6 +167,13 @@ def scale_bids(bids: PrimaryBids, prices: PrimaryPrices, s_base_kva: float) -> S
         import_curvature=prices.import_slope_usd_per_kw2h * s_base_kva,
         loss_price=prices.loss_usd_per_kwh,
     )
+
+
+def price_scale(bids: ScaledBids) -> float:
+    """Return a size of prices [$/kWh] against which duals are judged."""
+    marginal = np.abs(bids.weight[2] * bids.high[2])
+    dearest = float(marginal.max()) if marginal.size else 0.0
+    return max(abs(bids.import_price), abs(bids.loss_price), min(dearest, 10.0), 1e-2)
 
 
 def cost_usd_per_h(
@@ -200,13 +236,18 @@ def check_nodes(network: BalancedNetwork, node: Index) -> None:
 
 
 def box_problems(bids: ScaledBids) -> str:
-    """Say what makes the boxes unusable (empty, not finite, not convex), or "" when they are sound."""
-    if not (
-        np.all(np.isfinite(bids.low)) and np.all(np.isfinite(bids.high)) and np.all(np.isfinite(bids.linear))
-    ):
+    """Say what makes bids and prices unusable (not finite, empty boxes, not convex), or "" when they are sound."""
+    if not all(np.all(np.isfinite(part)) for part in (bids.low, bids.high, bids.start, bids.weight)):
         return "a bid is not finite"
+    prices = bids.import_price, bids.import_curvature, bids.loss_price
+    if not all(np.isfinite(price) for price in prices):
+        return "a price is not finite"
+    if not (np.all(np.isfinite(bids.linear)) and np.isfinite(bids.constant)):
+        return "a cost is too large for its numbers"
     if np.any(bids.low > bids.high):
         return f"{int(np.count_nonzero(bids.low > bids.high))} boxes are empty"
     if np.any(bids.weight < 0.0) or bids.import_curvature < 0.0:
         return "a cost curvature is negative"
+    if bids.loss_price < 0.0:
+        return "the price of losses is negative"
     return ""

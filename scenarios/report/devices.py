@@ -12,15 +12,13 @@ from voltier.scenarios.report.style import (
     INK,
     Section,
     absent,
+    area,
     clock,
     dress,
     embed,
-    faded,
     line,
     number,
     share,
-    small,
-    spaced,
 )
 
 DEVICES = (
@@ -51,7 +49,8 @@ def section(run: Run) -> Section:
         first = True
         for values, group in ((up, "up"), (down, "down")):
             if np.nanmax(np.abs(values), initial=0) > 1e-9:
-                figure.add_trace(_area(name, thin.t_s, values, COLOR[color], group, first))
+                layer = {"legendgroup": name, "showlegend": first}
+                figure.add_trace(area(name, thin.t_s, values, COLOR[color], group, **layer))
                 first = False
     figure.add_trace(line("net", thin.t_s, net, INK, width=2))
     dress(figure, 400, "consumption [kW], supply below zero", span_s=float(thin.t_s[-1] - thin.t_s[0]))
@@ -63,19 +62,3 @@ def section(run: Run) -> Section:
         f"{share(demand[largest][peak], total[peak])} of it {largest}"
     )
     return Section("devices", "Fleet of devices", finding, embed(figure, "devices-figure"))
-
-
-def _area(
-    name: str, t_s: np.ndarray, values: np.ndarray, color: str, group: str, in_legend: bool
-) -> go.Scatter:
-    return go.Scatter(
-        name=name,
-        y=small(values),
-        stackgroup=group,
-        legendgroup=name,
-        showlegend=in_legend,
-        mode="none",
-        fillcolor=faded(color, 0.75),
-        hovertemplate="%{y:,.0f} kW",
-        **spaced(t_s),
-    )

@@ -16,15 +16,13 @@ from voltier.scenarios.report.style import (
     INK,
     Section,
     absent,
+    area,
     clock,
     dress,
     embed,
-    faded,
     line,
     number,
     share,
-    small,
-    spaced,
 )
 
 PARTS: dict[str, tuple[str, str]] = {
@@ -70,7 +68,8 @@ def section(run: Run) -> Section | None:
         f'<p class="controls"><label>Node <select id="stack-choice">{options}</select></label></p>'
         + embed(figure, "price-stack-figure")
         + f'<script type="application/json" id="stack-data">{data}</script>'
-        + f'<p class="note">Means over {every}. Parts below zero lower the price; the line is their sum.</p>'
+        + f'<p class="note">Means over {every}. Parts below zero lower the price; the line is their sum.'
+        + f"{_bundled(panel)}</p>"
     )
     return Section("price-stack", title, _finding(panel), body)
 
@@ -119,9 +118,12 @@ def _figure(panel: Panel, values: list[Array]) -> go.Figure:
         parts = parts_of(panel, infix, unit)
         for side in ("above", "below"):
             for part in parts:
-                trace = _area(part, panel, next(rest), f"{row}-{side}", shown)
-                # Both halves of a part are one entry of the legend; the lower figure has the same parts.
-                trace.showlegend = row == 1 and side == "above"
+                name, color = PARTS[part]
+                trace = area(
+                    name, panel.t_s, next(rest), color, f"{row}-{side}", step=True, legendgroup=part,
+                    # Both halves of a part are one entry of the legend; the lower figure has the same parts.
+                    showlegend=row == 1 and side == "above", hover=f"{name} %{{y:.5f}} {shown}<extra></extra>",
+                )  # fmt: skip
                 figure.add_trace(trace, row, 1)
         total = line(
             "price", panel.t_s, next(rest), INK if parts else ACCENT,
@@ -135,18 +137,14 @@ def _figure(panel: Panel, values: list[Array]) -> go.Figure:
     return figure
 
 
-def _area(part: str, panel: Panel, values: Array, group: str, unit: str) -> go.Scatter:
-    name, color = PARTS[part]
-    return go.Scatter(
-        name=name,
-        y=small(values),
-        mode="lines",
-        line={"width": 0.6, "color": color, "shape": "hv"},
-        fillcolor=faded(color, 0.75),
-        stackgroup=group,
-        legendgroup=part,
-        hovertemplate=f"{name} %{{y:.5f}} {unit}<extra></extra>",
-        **spaced(panel.t_s),
+def _bundled(panel: Panel) -> str:
+    """Say what operators pay in all, where the table has it; the median, as little energy makes large quotients."""
+    if "bundled_usd_per_kwh" not in panel or not np.isfinite(panel["bundled_usd_per_kwh"]).any():
+        return ""
+    middle = float(np.nanmedian(panel["bundled_usd_per_kwh"]))
+    return (
+        " With reactive power and voltage support in the price of energy, "
+        f"an operator would pay {number(middle)} $/kWh (median)."
     )
 
 

@@ -147,6 +147,27 @@ def band(
     ]
 
 
+def area(
+    name: str, t_s: NDArray[np.int64], y: ArrayLike, color: str, stack: str, **options: object
+) -> go.Scatter:
+    """One layer of stacked areas over simulated time; stack names the pile; step: each value holds until the next."""
+    edge = (
+        {"mode": "lines", "line": {"width": 0.6, "color": color, "shape": "hv"}}
+        if options.pop("step", False)
+        else {"mode": "none"}
+    )
+    return go.Scatter(
+        name=name,
+        y=small(y),
+        stackgroup=stack,
+        fillcolor=faded(color, 0.75),
+        hovertemplate=options.pop("hover", "%{y:,.0f} kW"),
+        **edge,
+        **spaced(t_s),
+        **options,
+    )
+
+
 def faded(color: str, opacity: float) -> str:
     """A colour of the palette, made translucent."""
     red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))

@@ -19,10 +19,7 @@ CaseKpis = dict[str, dict[str, Any]]
 
 def run_cases(cases: Mapping[str, Scenario], run: Run, out: Path) -> CaseKpis:
     """Run each case into its own folder of out; write and return out/kpis.json, one flat object a case."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        remedy = "it is not empty; choose another directory or remove it"
-        raise InputError([Problem("study", "--out", str(out), remedy)])
-    out.mkdir(parents=True, exist_ok=True)
+    new_directory(out)
     kpis: CaseKpis = {}
     for name, scenario in cases.items():
         path = run(scenario, out / name)
@@ -30,6 +27,14 @@ def run_cases(cases: Mapping[str, Scenario], run: Run, out: Path) -> CaseKpis:
         # Written after each case: a long study that is cut short leaves what it has.
         write_json(out / "kpis.json", kpis)
     return kpis
+
+
+def new_directory(out: Path) -> None:
+    """Make the study's directory. Raises InputError where something is in it already."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        remedy = "it is not empty; choose another directory or remove it"
+        raise InputError([Problem("study", "--out", str(out), remedy)])
+    out.mkdir(parents=True, exist_ok=True)
 
 
 def ratio(a: float | None, b: float | None) -> float | None:

@@ -54,7 +54,7 @@ def write_page(out: Path, runs: Mapping[str, Path], kpis: CaseKpis, base: str) -
     sections = [_figures(opened, kpis), *_heat_maps(opened), _profiles(opened)]
     sensitivity = _sensitivity(kpis, [name for name in kpis if name not in runs])
     sections += [] if sensitivity is None else [sensitivity]
-    subtitle = "no market, primary market alone, whole hierarchy; every phase cleared by itself"
+    subtitle = "every phase cleared by itself: " + ", ".join(_words(name) for name in runs)
     text = render(
         title=f"Voltage regulation on {base}", subtitle=subtitle, banner="", tiles="", sections=sections
     )

@@ -1,8 +1,9 @@
 """What local markets do for the voltages of an unbalanced feeder, and how that changes with the size of devices.
 
-Three designs on one input, the primary market clearing every phase by itself; then the whole hierarchy with devices
-at the ends and in the middle of the ranges of V. J. Nair, PhD thesis, MIT 2025: batteries of 4 to 8 kW and 10 to
-20 kWh, PV of 4 to 10 kW, heat pumps of 5 to 8 kW, chargers of electric vehicles of 2 to 10 kW.
+Three designs on one input, the primary market clearing every phase by itself, and the hierarchy once more with a price
+on the distance of voltages from 1 p.u.; then the whole hierarchy with devices at the ends and in the middle of the
+ranges of V. J. Nair, PhD thesis, MIT 2025: batteries of 4 to 8 kW and 10 to 20 kWh, PV of 4 to 10 kW, heat pumps of
+5 to 8 kW, chargers of electric vehicles of 2 to 10 kW.
 """
 
 from __future__ import annotations
@@ -17,6 +18,11 @@ from voltier.scenarios.studies.cases import CaseKpis, Run, markdown_table, numbe
 from voltier.scenarios.studies.voltage_page import write_page
 
 DESIGNS = ("no_market", "primary_only", "hierarchical")
+WEIGHTED = "hierarchical_voltage_weight"
+VOLTAGE_USD_PER_PU2H = 1000.0
+"""Our choice: a node at 0.95 or 1.05 p.u. costs 2.50 $/h, about as much as 25 kWh of import."""
+SHOWN = (*DESIGNS, WEIGHTED)
+"""Cases over the whole time, side by side."""
 LEVELS = ("low", "middle", "high")
 SIZES_KW: Mapping[str, tuple[float, float, float]] = {
     "batteries": (4.0, 6.0, 8.0),
@@ -32,7 +38,7 @@ REFERENCE = "reference"
 SENSITIVITY_H, SENSITIVITY_HOUR = 6.0, 15
 """The sensitivity needs sun, cars that come home and the evening peak: six hours from 15:00 have all of them."""
 
-_FIXED = ("design", "primary.formulation")
+_FIXED = ("design", "primary.formulation", "primary.weights.voltage_usd_per_pu2h")
 _VARIED = ("fleet.battery_kva", "fleet.battery_kwh", "fleet.pv_kva", "fleet.hvac_kw_min", "fleet.hvac_kw_max",
            "fleet.ev_kw_min", "fleet.ev_kw_max")  # fmt: skip
 FIGURES: tuple[tuple[str, str, float, int], ...] = (
@@ -74,7 +80,7 @@ _SHORT: tuple[tuple[str, str, float, int], ...] = (
 def cases(
     base: str = "ieee123-day", overrides: Sequence[str] = (), sensitivity_hours: float | None = None
 ) -> dict[str, Scenario]:
-    """Return the designs, and the hierarchy with each kind of device at each size.
+    """Return the designs, the hierarchy with a price on voltages, and that with each kind of device at each size.
 
     sensitivity_hours : length of the latter [h], 0 for none; by default that of the designs, at most six hours. A
     shorter run than the designs' starts at 15:00 where theirs starts at midnight.
@@ -87,6 +93,8 @@ def cases(
     three_phase = [*overrides, "primary.formulation=current_injection"]
     chosen = {design: load_scenario(base, [*three_phase, f"design={design}"]) for design in DESIGNS}
     whole = chosen["hierarchical"]
+    weight = f"primary.weights.voltage_usd_per_pu2h={VOLTAGE_USD_PER_PU2H:g}"
+    chosen[WEIGHTED] = load_scenario(base, [*three_phase, "design=hierarchical", weight])
     hours = min(whole.hours, SENSITIVITY_H) if sensitivity_hours is None else sensitivity_hours
     if hours == 0.0:
         return chosen
@@ -133,18 +141,18 @@ def study_voltage_regulation(
     scenarios = cases(base, overrides, sensitivity_hours)
     kpis = run_cases(scenarios, run, out)
     (out / "voltage_regulation.md").write_text(page(kpis, scenarios, base), encoding="utf-8")
-    write_page(out, {name: out / name for name in DESIGNS}, kpis, base)
+    write_page(out, {name: out / name for name in SHOWN}, kpis, base)
     return kpis
 
 
 def page(kpis: CaseKpis, scenarios: Mapping[str, Scenario], base: str) -> str:
     """Return the study as Markdown: the designs side by side, their changes, and the sensitivity."""
     figures = [
-        [title, *(_figure(kpis[design].get(key), factor, digits) for design in DESIGNS)]
+        [title, *(_figure(kpis[case].get(key), factor, digits) for case in SHOWN)]
         for title, key, factor, digits in FIGURES
     ]
     changes = [
-        [title, *(share(_change(kpis, design, key)) for design in DESIGNS[1:])]
+        [title, *(share(_change(kpis, case, key)) for case in SHOWN[1:])]
         for title, key, _, _ in FIGURES
         if key in ("voltage.mean_abs_deviation_pu", "voltage.std_pu", "voltage.mean_unbalance_share",
                    "losses.energy_kwh", "energy.import_kwh")
@@ -153,16 +161,17 @@ def page(kpis: CaseKpis, scenarios: Mapping[str, Scenario], base: str) -> str:
         f"# Voltage regulation on {base}\n\n"
         f"{_when(scenarios['hierarchical'])}. Range A is 0.95 to 1.05 p.u., range B 0.917 to 1.058 p.u. "
         "(ANSI C84.1, service). Unbalance is the largest deviation of a phase from the mean of the three over "
-        "that mean, of voltages to neutral.\n\n"
-        + markdown_table(["", *DESIGNS], figures)
+        f"that mean, of voltages to neutral. The last case prices the squared distance of every phase node from 1 p.u. "
+        f"at {VOLTAGE_USD_PER_PU2H:g} $/h per p.u. squared.\n\n"
+        + markdown_table(["", *SHOWN], figures)
         + "\n"
-        + markdown_table(["change against no market", *DESIGNS[1:]], changes)
+        + markdown_table(["change against no market", *SHOWN[1:]], changes)
     )
     return text + _sensitivity(kpis, scenarios)
 
 
 def _sensitivity(kpis: CaseKpis, scenarios: Mapping[str, Scenario]) -> str:
-    names = [name for name in kpis if name not in DESIGNS and name != REFERENCE]
+    names = [name for name in kpis if name not in SHOWN and name != REFERENCE]
     if not names:
         return ""
     reference = REFERENCE if REFERENCE in kpis else "hierarchical"
@@ -188,8 +197,8 @@ def _figure(value: float | None, factor: float, digits: int) -> str:
     return number(None if value is None else factor * value, digits)
 
 
-def _change(kpis: CaseKpis, design: str, key: str) -> float | None:
-    quotient = ratio(kpis[design].get(key), kpis["no_market"].get(key))
+def _change(kpis: CaseKpis, case: str, key: str) -> float | None:
+    quotient = ratio(kpis[case].get(key), kpis["no_market"].get(key))
     return None if quotient is None else quotient - 1.0
 
 

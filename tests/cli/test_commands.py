@@ -100,7 +100,11 @@ def test_validate_says_that_a_library_scenario_is_sound(tmp_path: Path) -> None:
         (["run", "ieee123-day", "--no-such-option"], ["--no-such-option"]),
         (["run"], ["SCENARIO"]),
         (["validate", "ieee123-attack-2b", "--set", "generators.0.bus=9999"], ["attack.buses.0", "9999"]),
-        (["study", "everything"], ["everything", "designs, attack, voltage-regulation"]),
+        (["study", "everything"], ["everything", "designs, attack, voltage-regulation, relaxation"]),
+        (["study", "relaxation", "--feeder", "ieee14"], ["--feeder", "ieee14", "ieee13, ieee34, ieee123"]),
+        (["study", "relaxation", "--load", "-1"], ["--load = -1.0"]),
+        (["study", "relaxation", "--hours", "1"], ["--hours", "the study relaxation has none"]),
+        (["study", "attack", "--feeder", "ieee13"], ["--feeder", "the study attack has none"]),
         (
             ["study", "designs", "--sensitivity-hours", "1"],
             ["--sensitivity-hours", "leave it out", "designs"],
@@ -193,13 +197,19 @@ def test_the_study_of_voltage_regulation_runs_every_phase(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "study"
     kpis = json.loads((tmp_path / "study" / "kpis.json").read_text())
-    assert list(kpis) == ["no_market", "primary_only", "hierarchical"]
+    assert list(kpis) == ["no_market", "primary_only", "hierarchical", "hierarchical_voltage_weight"]
+    away = [
+        kpis[name]["voltage.mean_abs_deviation_pu"]
+        for name in ("hierarchical", "hierarchical_voltage_weight")
+    ]
+    assert away[1] < away[0], "what is priced falls"
     for case in kpis.values():
         assert 0.0 < case["voltage.mean_unbalance_share"] <= case["voltage.max_unbalance_share"] < 0.05
         assert case["voltage.range_b_outside_share"] <= case["voltage.range_a_outside_share"]
     assert "prices.mean_dlmp_usd_per_kwh" not in kpis["no_market"]
     page = (tmp_path / "study" / "voltage_regulation.html").read_text(encoding="utf-8")
     assert 'id="dlmp-hierarchical-figure"' in page and 'id="dlmp-primary-only-figure"' in page
+    assert 'id="dlmp-hierarchical-voltage-weight-figure"' in page
     assert 'id="profiles-figure"' in page
     assert 'id="sensitivity"' not in page
     report = (tmp_path / "study" / "hierarchical" / "report.html").read_text(encoding="utf-8")

@@ -1,16 +1,23 @@
 """Random unbalanced feeders: every three-phase clearing is physical, within its boxes and a local optimum."""
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
+from voltier.grid.feeder import read_feeder
+from voltier.grid.flow.derivative import PowerJacobian
+from voltier.grid.flow.nodal import injection_needed
 from voltier.grid.threephase import ANGLE_RAD, Branches, ThreePhaseNetwork, VoltageLoads
+from voltier.grid.threephase_build import three_phase_network
 from voltier.market.primary.problem import PrimaryBids, PrimaryPrices
 from voltier.market.primary.three_phase import physics
 from voltier.market.primary.three_phase.market import ThreePhaseMarket
 from voltier.market.primary.three_phase.problem import SocialWeights
-from voltier.market.primary.three_phase.tangent import build_pattern, write_hessian, write_jacobian
+from voltier.market.primary.three_phase.tangent import build_pattern, write_hessian, write_tangent
 
 # A line of some 300 m at 4.16 kV on 1 MVA, with its mutual impedances [p.u.].
 Z_WIRE = np.array([
@@ -150,7 +157,8 @@ def test_derivatives_of_the_balances_are_their_finite_differences(seed: int, n_b
     feeder = random_feeder(rng, n_bus, load_pu=0.5, v_max=1.05, tie=True)
     net = physics.build_physics(feeder)
     n = len(feeder.node_bus)
-    pattern = build_pattern(net, random_shares(rng, feeder, 3))
+    tangent = PowerJacobian(net.balance)
+    pattern = build_pattern(net.balance, tangent, random_shares(rng, feeder, 3))
 
     def noise(size: int) -> np.ndarray:
         return rng.normal(size=size) + 1j * rng.normal(size=size)
@@ -165,32 +173,70 @@ def test_derivatives_of_the_balances_are_their_finite_differences(seed: int, n_b
     step[:f], step[f : 2 * f] = local.real, local.imag
 
     def taken(at: np.ndarray) -> np.ndarray:
-        out = np.empty(n, dtype=complex)
-        physics.taken_power(net, at, out)
-        return out
+        return injection_needed(feeder, at)
 
-    with_v, with_conj = np.empty_like(net.y), np.empty_like(net.y)
-    physics.first_derivative(net, v, with_v, with_conj)
-    write_jacobian(net, frame, with_v, with_conj, pattern.entry, pattern.matrix.data)
+    tangent.fill(net.balance, v)
+    write_tangent(tangent, pattern)
     h = 1e-6
     slope = (taken(v + h * d) - taken(v - h * d)) / (2.0 * h)
     found = pattern.matrix @ step
-    size = np.abs(net.y).max() * np.abs(d).max()
+    y = net.balance.y
+    size = np.abs(y).max() * np.abs(d).max()
     # Central differences of a smooth function: h² of its third derivative and the rounding of G over h.
     np.testing.assert_allclose(found[:f] + 1j * found[f : 2 * f], slope[3:], atol=1e-8 * size)
     assert abs(found[-1] - slope[:3].real.sum()) < 1e-8 * size
 
     def lagrangian(at: np.ndarray) -> float:
-        current = np.abs(physics.wire_current(net, at))
+        current = np.abs(net.wires @ at)
         return float(np.sum((np.conj(price) * taken(at)).real) + i_price @ current)
 
-    plain, mixed = np.empty_like(net.y), np.empty_like(net.y)
-    physics.second_derivative(net, v, price, price, plain, mixed)
-    physics.wire_curvature(net, physics.wire_current(net, v), i_price, v, plain, mixed)
-    write_hessian(net, frame, plain, mixed, pattern.curve, pattern.hessian.data)
+    plain, mixed = np.empty_like(y), np.empty_like(y)
+    physics.second_derivative(net.balance, v, price, price, plain, mixed)
+    physics.wire_curvature(net, net.wires @ v, i_price, plain, mixed)
+    write_hessian(net.balance, frame, plain, mixed, pattern.curve, pattern.hessian.data)
     upper = pattern.hessian
     whole = upper + sparse.triu(upper, 1).T
     h = 3e-5
     bend = (lagrangian(v + h * d) - 2.0 * lagrangian(v) + lagrangian(v - h * d)) / h**2
     # Rounding of the second difference, and the fourth derivative of |i| where a current is small.
     assert abs(step @ (whole @ step) - bend) < 1e-4 * size * n
+
+
+LONG_FEEDER = read_feeder("ieee34")
+
+
+def out_of_reach(rng: np.random.Generator):
+    """A long feeder whose voltages spread by 0.1 p.u. and more, a window of 0.04 for them, and ratings at random."""
+    tap = LONG_FEEDER.regulators.published_tap
+    full = three_phase_network(LONG_FEEDER, tap)
+    touched = (abs(full.loads.across) > 0).astype(float)
+    share = sparse.csc_matrix(touched.multiply(1.0 / touched.sum(axis=1)).T)
+    rated = (full.loads.s_power + full.loads.s_current + full.loads.s_impedance).real * full.s_phase_kva
+    n, low = len(rated), rng.uniform(0.9, 1.0)
+    p = rng.uniform(0.3, 1.1, n) * rated
+    sun = rng.random(n) < 0.3
+    bids = PrimaryBids(
+        p0_kw=np.where(sun, p, -p), p_min_kw=np.where(sun, 0.7, -1.3) * p, p_max_kw=np.where(sun, 1.3, -0.7) * p,
+        beta_p_usd_per_kw2h=rng.choice([0.0, 0.3]) / p, q0_kvar=-0.4 * p, q_min_kvar=-0.7 * p, q_max_kvar=-0.1 * p,
+        beta_q_usd_per_kvar2h=0.1 / p, gen_max_kw=np.where(np.arange(n) % 4 == 0, 40.0, 0.0),
+        alpha_usd_per_kw2h=np.full(n, 3e-3),
+    )  # fmt: skip
+    net = three_phase_network(LONG_FEEDER, tap, loads=False, v_min_pu=low, v_max_pu=low + 0.04)
+    few = rng.random(len(net.branches.name)) < 0.3
+    rating = np.where(few, rng.uniform(0.3, 3.0, len(few)), np.inf)
+    return replace(net, branches=replace(net.branches, i_max_pu=rating)), share, bids
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_limits_nobody_can_keep_are_relaxed_and_not_given_up(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    net, share, bids = out_of_reach(rng)
+    prices = PrimaryPrices(0.1, 0.0, rng.choice([0.0, 0.1, 0.5]))
+    c = ThreePhaseMarket(net, share).clear(bids, prices, bound=False)
+    assert c.status == "relaxed", c.note
+    # As for any clearing: KKT_ACCEPTABLE, and Newton's tolerance.
+    assert c.kkt_residual < 1e-4
+    assert c.ac_residual_pu < 1e-8
+    beyond = np.maximum(net.v_min_pu - c.v_pu, c.v_pu - net.v_max_pu)[3:].max()
+    assert c.v_slack_pu == pytest.approx(max(beyond, 0.0), abs=1e-12)
+    assert max(c.v_slack_pu, c.i_slack_pu) > 1e-3

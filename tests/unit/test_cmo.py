@@ -222,6 +222,19 @@ def test_without_flexibility_boxes_are_points_and_nobody_moves():
     np.testing.assert_array_equal(rigid.model.device_kw[[HVAC, WATER]], wish[[HVAC, WATER]])
 
 
+def test_the_wish_is_told_by_phase_of_the_houses():
+    bids, outboxes = minutes(operator(), WHOLE, [0.5, -0.5])
+    wish = table(outboxes[-1], "consumer")["p0_kw"]  # of the minute just over, which bids[-2] was for
+    by_phase = np.zeros((len(WHOLE.smo_name), 3))
+    for house, p_kw in enumerate(wish):
+        by_phase[WHOLE.sma_smo[WHOLE.house_sma[house]], WHOLE.house_phase[house]] += p_kw
+    np.testing.assert_allclose(bids[-2].p0_phase_kw, by_phase, atol=1e-12)  # the same sums in another order
+    for bid in bids:
+        for part, whole in ((bid.p0_phase_kw, bid.p0_kw), (bid.q0_phase_kvar, bid.q0_kvar)):
+            of_smo = np.bincount(WHOLE.sma_smo, whole)
+            np.testing.assert_allclose(part.sum(axis=1), of_smo, atol=1e-10)
+
+
 def test_any_number_of_shards_sends_the_same_to_the_last_bit():
     shares, iot = [0.7, -0.7, 0.3], IotSpec(0.05, 0.2, (4,))
     n = 4
@@ -235,6 +248,8 @@ def test_any_number_of_shards_sends_the_same_to_the_last_bit():
         "q_max_kvar",
         "beta_p_usd_per_kw2h",
         "beta_q_usd_per_kvar2h",
+        "p0_phase_kw",
+        "q0_phase_kvar",
     ):
         joined = np.concatenate([getattr(bids[-1], name) for bids, _ in parts])
         np.testing.assert_array_equal(joined, getattr(whole_bids[-1], name))

@@ -6,6 +6,8 @@ import pytest
 from voltier.agents.operator import Rows
 from voltier.scenarios.manifest import RunDirectory
 from voltier.scenarios.metrics import _phase_prices, write_kpis
+from voltier.scenarios.metrics_physical import generation_kw
+from voltier.scenarios.metrics_physical import load_kw as physical_load_kw
 from voltier.scenarios.panels import Block
 from voltier.scenarios.results import TableWriter, layout
 from voltier.scenarios.schema import load_scenario
@@ -127,6 +129,7 @@ def test_energy_and_balance(kpis):
     assert kpis["energy.import_kwh"] == near(imported / 60.0)
     assert kpis["energy.peak_import_kw"] == near(attacked)
     assert kpis["energy.load_kwh"] == near((load * 180 - 21 * 40) / 60.0)
+    assert kpis["energy.generation_kwh"] == near((750 * 135 + 100 * 5 + 420 * 40) / 60.0)
     assert kpis["losses.energy_kwh"] == near(30.0 * 3)
     assert kpis["balance.max_error_kw"] == 1e-8
 
@@ -226,3 +229,20 @@ def test_phase_prices_are_taken_apart_over_the_phases_that_are_fed():
     assert found["prices.mean_phase_spread_usd_per_kwh"] == near((0.04 + 0.02) / 4)
     assert found["prices.max_phase_spread_usd_per_kwh"] == near(0.04)
     assert _phase_prices(None) == {}
+
+
+def test_generators_hold_their_set_points_and_give_nothing_under_attack():
+    scenario = load_scenario("ieee123-attack-2b")
+    start_s, end_s = scenario.attack_window_s
+    at_s = np.array([0, start_s - 300, start_s])
+    set_kw = np.array([[10.0] * 6, [20.0] * 6, [30.0] * 6])
+    primary = Block(at_s, {"bus": np.array(BUSES, dtype=object)}, {"gen_kw": set_kw})
+    t_s = np.array([-60, 0, start_s - 60, start_s, end_s - 60, end_s])
+    spared = sum(bus not in scenario.attack.buses for bus in BUSES)
+    assert 0 < spared < 6
+    expected = [0.0, 60.0, 120.0, 30.0 * spared, 30.0 * spared, 180.0]
+    assert generation_kw(primary, scenario, t_s).tolist() == expected
+    grid = Block(t_s, {}, {"p_kw": np.full((6, 2), 25.0)})
+    assert physical_load_kw(grid, None, scenario).tolist() == [-50.0] * 6, (
+        "without a market no generator runs"
+    )

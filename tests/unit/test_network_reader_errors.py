@@ -98,6 +98,26 @@ def test_missing_and_empty_dss_files(tmp_path):
     assert problems(read_opendss, dss(tmp_path, "clear\n"))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        DSS.replace("kv=12.47 kw", "kv=34.5 kw"),
+        DSS.replace("kv=12.47 kw", "kv=7.2 kw"),
+        DSS + "edit load.end vminpu=1.02 vmaxpu=1.1\n",
+    ],
+)
+def test_loads_that_opendss_turns_to_an_impedance_are_named(tmp_path, text):
+    found = problems(read_opendss, dss(tmp_path, text))
+    assert [(p.where, p.field) for p in found] == [("case.dss: load.end", "voltage over rated voltage")]
+    assert "vminpu=" in found[0].remedy
+
+
+def test_loads_of_constant_impedance_may_stand_at_any_voltage(tmp_path):
+    text = DSS.replace("kv=12.47 kw", "model=2 kv=20 kw")
+    network = read_opendss(dss(tmp_path, text))
+    np.testing.assert_allclose(network.loads.s_impedance.sum() * network.s_phase_kva, 300 + 100j, rtol=1e-12)
+
+
 def test_a_failed_file_leaves_nothing_behind(tmp_path):
     problems(read_opendss, dss(tmp_path, DSS + "new lien.two bus1=far bus2=end\n"))
     assert read_opendss(dss(tmp_path, DSS)).bus == ("stiff_source", "sourcebus", "far")
@@ -195,12 +215,119 @@ object ${kind}:7 { name "seven; or eight"; // the rest
             "class",
             "supported",
         ),
+        ("constant_power_A", "constant_powr_A", "case.glm:6: load far", "constant_powr_A", "capitals count"),
+        ("constant_power_A", "Constant_power_A", "load far", "Constant_power_A", "capitals count"),
+        ("constant_power_A", "power_A", "case.glm:6: load far", "power_A", "constant_power"),
+        ("constant_power_A 90 kVA", "current_A 40", "load far", "current_A", "constant_current"),
+        ("constant_power_A 90 kVA", "shunt_BC 0.01+0.1j", "load far", "shunt_BC", "constant_impedance"),
+        ("bustype SWING;", "bustype SWING; power_B 5000;", "case.glm:3: node head", "power_B", "of a load"),
+        ("z22", "z2", "case.glm:4: line_configuration z", "z2", "not read"),
+        ("z22", "z12 0.1+0.4j; z22", "case.glm:4: line_configuration z", "z21", "the same number as for z12"),
+        ("z22", "z13 0.1+0.4j; z31 0.4+0.1j; z22", "line_configuration z", "z31", "for z13"),
+        ("length 1000 ft", "length 1000 ft; leakage 1", "overhead_line l", "leakage", "not read"),
+        (
+            "length 1000 ft",
+            "length 1000 ft; status OPEN",
+            "overhead_line l",
+            "status",
+            "open switch in series",
+        ),
+        ("90 kVA;", "90 kVA; service_status OUT_OF_SERVICE;", "load far", "service_status", "remove"),
+        ("bustype SWING;", "bustype SWING_PQ;", "case.glm:3: node head", "bustype", "PQ, SWING"),
+        ("90 kVA;", "90 kVA; bustype PV;", "case.glm:6: load far", "bustype", "PQ, SWING"),
+        ("90 kVA;", "90 kVA; constant_power_A_real 5;", "load far", "constant_power_A_real", "not both"),
+        ("90 kVA;", "90 kVA; base_power_A 5;", "load far", "constant_power_A", "not both"),
+        ("90 kVA", "1e999 kVA", "case.glm:6: load far", "constant_power_A", "write a number"),
+        ("name far;", "name head;", "case.glm:6: load head", "name", "case.glm:3"),
+        ("name l;", "name z;", "case.glm:5: overhead_line z", "name", "case.glm:4"),
+        ("module powerflow;", "#ifdef never", "case.glm:2", "macro", "#endif"),
+        ("module powerflow;", '#include "case.glm"', "case.glm:2", "include", "circle"),
     ],
 )
 def test_what_is_wrong_in_a_glm_file_is_named(tmp_path, old, new, where, field, remedy):
     assert old in GLM
     found = problems(read_gridlabd, glm(tmp_path, GLM.replace(old, new)))
     assert any(where in p.where and field in p.field and remedy in p.remedy for p in found), found
+
+
+REGULATOR = """
+object regulator_configuration { name rc; connect_type 1; raise_taps 16; lower_taps 8; Type A; tap_pos_A 2; }
+object regulator { name r; phases ABC; from far; to held; configuration rc; }
+object load { name held; phases ABCN; nominal_voltage 7200; }
+"""
+SWITCH = """
+object switch { name s; phases ABC; from far; to held; status CLOSED; }
+object load { name held; phases ABCN; nominal_voltage 7200; }
+"""
+CAPACITOR = """
+object capacitor { name c; parent far; phases ABCN; capacitor_A 5000; switchA CLOSED; control MANUAL; }
+"""
+TRANSFORMER = """
+object transformer_configuration { name tc; connect_type WYE_WYE; power_rating 500; primary_voltage 12470;
+    secondary_voltage 480; resistance 0.01; reactance 0.05; powerA_rating 200; powerB_rating 300; }
+object transformer { name t; phases ABC; from far; to held; configuration tc; }
+object load { name held; phases ABCN; nominal_voltage 277; }
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "old", "new", "field", "remedy"),
+    [
+        (REGULATOR, "tap_pos_A 2", "tap_pos_A 50", "tap_pos_A", "-8 (lower_taps) to 16"),
+        (REGULATOR, "tap_pos_A 2", "tap_pos_A -9", "tap_pos_A", "-8 (lower_taps) to 16"),
+        (REGULATOR, "tap_pos_A 2", "tap_pos_A 2.5", "tap_pos_A", "whole number"),
+        (REGULATOR, "name r;", "name r; tap_B 17;", "tap_B", "whole number"),
+        (REGULATOR, "name r;", "name r; regulator_resistance 1;", "regulator_resistance", "in series"),
+        (REGULATOR, "tap_pos_A 2", "Control OUTPUT_VOLTAGE", "tap_pos_A", "where it stands"),
+        (REGULATOR, "name r;", "name r; status OPEN;", "status", "open switch in series"),
+        (SWITCH, "CLOSED;", "CLOSED; switch_impedance 1+1j;", "switch_impedance", "in series"),
+        (SWITCH, "CLOSED;", "CLOSED; phase_B_state OPEN;", "phase_B_state", "INDIVIDUAL"),
+        (CAPACITOR, "CLOSED; control MANUAL", "OPEN; control_level BANK", "control_level", "pt_phase"),
+        (CAPACITOR, "switchA CLOSED; control MANUAL", "control VOLT", "switchA", "OPEN or CLOSED"),
+        (CAPACITOR, "MANUAL;", "MANUAL; power_A 5000;", "power_A", "of a load"),
+        (TRANSFORMER, "name t;", "name t; status OPEN;", "status", "open switch in series"),
+        (TRANSFORMER, "powerB_rating 300", "powerB_rating 200", "powerA_rating", "add up"),
+        (TRANSFORMER, "reactance 0.05;", "reactance 0.05; no_load_loss 0.01;", "no_load_loss", "shunt"),
+    ],
+)
+def test_what_is_wrong_at_a_device_is_named(tmp_path, text, old, new, field, remedy):
+    assert old in text
+    read_gridlabd(glm(tmp_path, GLM + text))
+    found = problems(read_gridlabd, glm(tmp_path, GLM + text.replace(old, new)))
+    assert any(field == p.field and remedy in p.remedy for p in found), found
+
+
+def test_phases_of_an_individual_switch_have_their_own_states(tmp_path):
+    text = GLM + SWITCH.replace("CLOSED;", "CLOSED; operating_mode INDIVIDUAL; phase_B_state OPEN;")
+    network = read_gridlabd(glm(tmp_path, text))
+    assert (network.bus_node[network.bus.index("held")] >= 0).tolist() == [True, False, True]
+
+
+def test_constant_power_is_what_the_other_fractions_leave(tmp_path):
+    text = "base_power_A 100 kW; current_fraction_A 0.9; impedance_fraction_A 0.6; power_pf_A 0.8; current_pf_A -0.8;"
+    loads = read_gridlabd(glm(tmp_path, GLM.replace("constant_power_A 90 kVA;", text))).loads
+    s_kva = [float(1e3 / 3) * part.sum() for part in (loads.s_power, loads.s_current, loads.s_impedance)]
+    # -50, 90 and 60 kVA; a power factor below zero leads
+    np.testing.assert_allclose(s_kva, [-40.0 - 30.0j, 72.0 - 54.0j, 60.0], rtol=1e-12)
+    for fraction in ("", "power_fraction_A 0.5;"):
+        given = GLM.replace("constant_power_A 90 kVA;", f"base_power_A 90000; {fraction}")
+        np.testing.assert_allclose(read_gridlabd(glm(tmp_path, given)).loads.s_power, 0.27, rtol=1e-12)
+
+
+def test_includes_are_found_from_the_folder_of_the_model_and_taken_in_once(tmp_path):
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "outer.glm").write_text('#include "parts/inner.glm"\n')
+    (tmp_path / "parts" / "inner.glm").write_text("object meter { name m; }\n")
+    path = glm(tmp_path, '#include "parts/outer.glm"\n#include "parts/inner.glm"\n')
+    assert [item.name for item in parse_glm(path).objects] == ["m"]
+
+
+def test_circles_of_includes_are_named(tmp_path):
+    (tmp_path / "other.glm").write_text('\n#include "case.glm"\n')
+    found = problems(parse_glm, glm(tmp_path, '#include "other.glm"\n'))
+    assert [(p.where, p.value) for p in found] == [
+        ("other.glm:2", "case.glm includes other.glm includes case.glm")
+    ]
 
 
 def test_all_problems_of_a_glm_file_come_together(tmp_path):

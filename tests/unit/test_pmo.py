@@ -47,6 +47,7 @@ def bids(period, scale=1.0, p_meter=None, gen_meter=0.0, spoil=False):
     p = scale * LOAD_KW
     columns = {
         "p0_kw": -p, "p_min_kw": -1.1 * p, "p_max_kw": -0.8 * p, "beta_p_usd_per_kw2h": 0.6 / (0.2 * LOAD_KW),
+        "p0_phase_kw": -p[:, None] * [1.0, 0.0, 0.0], "q0_phase_kvar": -0.3 * p[:, None] * [1.0, 0.0, 0.0],
         "q0_kvar": -0.3 * p, "q_min_kvar": -0.32 * p, "q_max_kvar": -0.28 * p,
         "beta_q_usd_per_kvar2h": np.full(N, 1e-3), "gen_max_kw": np.where(HAS_GENERATOR, 60.0, 0.0),
         "alpha_usd_per_kw2h": np.full(N, 0.3 / 60.0), "resilience_score": SCORES,

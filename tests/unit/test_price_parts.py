@@ -12,10 +12,15 @@ from voltier.grid.flow.threephase import ThreePhaseFlow
 from voltier.grid.threephase import ThreePhaseNetwork
 from voltier.grid.threephase_build import three_phase_network
 from voltier.market.primary.problem import PrimaryBids, PrimaryPrices
-from voltier.market.primary.three_phase.bundled import bundled_tariff, support_payment
+from voltier.market.primary.three_phase.bundled import bundled_tariff, support_payment, support_worth
 from voltier.market.primary.three_phase.market import ThreePhaseMarket
 from voltier.market.primary.three_phase.physics import rated_wires
-from voltier.market.primary.three_phase.price_parts import PART_NAMES, parts_by_operator, price_parts
+from voltier.market.primary.three_phase.price_parts import (
+    PART_NAMES,
+    loss_gradient,
+    parts_by_operator,
+    price_parts,
+)
 from voltier.market.primary.three_phase.problem import SocialWeights, ThreePhaseClearing
 
 SLOPED = PrimaryPrices(0.10, 5e-6, 0.05)
@@ -200,3 +205,39 @@ def test_bundled_tariff_is_never_divided_by_next_to_nothing() -> None:
     np.testing.assert_allclose(bundle.tariff_usd_per_kwh[4:] * -p[4:], paid[4:], rtol=1e-12)
     assert bundle.active_usd_per_h[4] < 0.0 < bundle.tariff_usd_per_kwh[4]
     np.testing.assert_allclose(bundle.reactive_usd_per_h, c.dlmp_q_usd_per_kvarh * -c.q_kvar, rtol=1e-12)
+    own = bundled_tariff(c, support, dlmp_gen_usd_per_kwh=np.full_like(p, 0.5))
+    # Generation has a price of its own.
+    at_own_price = (0.5 - c.dlmp_p_usd_per_kwh) * gen
+    np.testing.assert_allclose(
+        own.active_usd_per_h, bundle.active_usd_per_h - at_own_price, rtol=1e-12, atol=1e-12
+    )
+    twice = support_payment(c.v, worth, share, np.full(share.nnz, 2.0))
+    hand = abs(worth[node].real / 2.0) * abs(2.0 * c.v[node].real - 1.0) + abs(2.0 * c.v[node].imag)
+    assert twice[alone] == pytest.approx(hand, rel=1e-12)
+
+
+@pytest.mark.parametrize("binding", ["", "v_min"])
+def test_worth_of_voltage_is_support_less_that_of_power_and_limits(binding: str) -> None:
+    net, share, load_kw = CASES["ieee13"]
+    weights = SocialWeights(0.2, 1.0, 2.0, 40.0, 0.98)
+    # Operators alone: loads across two phases would give voltages a worth of their own.
+    none = 0.0 * net.loads.s_power
+    net = replace(net, loads=replace(net.loads, s_power=none, s_current=none, s_impedance=none))
+    bids = make_bids(-0.6 * load_kw)
+    c = ThreePhaseMarket(net, share).clear(bids, SLOPED, weights=weights)
+    if binding:
+        net = replace(net, v_min_pu=np.full(len(net.v_min_pu), c.v_pu[3:].min() + 0.003))
+        c = ThreePhaseMarket(net, share).clear(bids, SLOPED, weights=weights)
+    assert c.status == "optimal"
+    base, v = net.s_phase_kva, c.v
+    assert (np.abs(c.v_price_usd_per_puh).max() > 1.0) == bool(binding)
+    slope = base * weights.loss * SLOPED.loss_usd_per_kwh * loss_gradient(net, v)
+    slope += 2.0 * weights.voltage_usd_per_pu2h * (v - weights.v_target_pu)
+    price = c.dlmp_node_p_usd_per_kwh + 1j * c.dlmp_node_q_usd_per_kvarh
+    power = base * price * (net.y @ v)
+    limits = c.v_price_usd_per_puh * v / np.abs(v)
+    support = support_worth(net, c)
+    off = slope - (support - power - limits)
+    # Prices solve the adjoint equations to rounding: 1e-15 of admittances of 1e4 p.u. at 0.1 $/kWh and 1,000 kVA.
+    assert np.abs(off[3:]).max() < 1e-6
+    assert np.abs(support[3:]).max() > 1.0

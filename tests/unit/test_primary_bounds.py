@@ -166,7 +166,11 @@ def test_multipliers_of_a_quadratic_program_prove_its_value_or_less():
 
 @pytest.fixture(scope="module")
 def ieee13():
-    feeder = read_feeder("ieee13")
+    return market_of("ieee13")
+
+
+def market_of(name):
+    feeder = read_feeder(name)
     network = three_phase_network(feeder, feeder.regulators.published_tap, v_min_pu=0.9, v_max_pu=1.1)
     loads = network.loads
     touched = abs(loads.across) > 0
@@ -234,11 +238,41 @@ def test_tightening_cures_negative_losses_and_the_mismatch(ieee13):
     assert last.mismatch < 0.01 < first.mismatch
 
 
+@pytest.mark.parametrize("word", ["free", "upper", "lower"])
+def test_the_relaxed_state_of_ieee34_at_full_load_is_within_a_percent(word):
+    network, share, bids = market_of("ieee34")
+    size = abs(optimum(network, share, bids).v[3:])
+    if word == "upper":
+        network = replace(network, v_max_pu=np.full(len(network.v_max_pu), size.max() - 0.005))
+    elif word == "lower":
+        network = replace(network, v_min_pu=np.full(len(network.v_min_pu), size.min() + 0.005))
+    cost = optimum(network, share, bids).cost
+    bound = lower_bound(network, share, bids, cut_off=cost, mismatch_wanted=0.01)
+    assert bound.outcome == "reached"
+    assert bound.mismatch <= 0.01
+    assert bound.mismatch < 0.1 * bound.stages[0].mismatch
+    assert 0.0 <= (cost - bound.value) / cost <= 0.005
+
+
+def test_a_budget_ends_with_the_best_bound_so_far(ieee13):
+    network, share, bids = ieee13
+    cost = optimum(network, share, bids).cost
+    solver = BoundSolver(network, share)
+    # Nothing closes a gap of zero; 12 quadratic programs are too few for any cone program.
+    small, large = (solver.bound(bids, cut_off=cost, gap_wanted=0.0, budget=budget) for budget in (12, 120))
+    assert small.outcome == "budget"
+    assert sum(stage.work for stage in small.stages) <= 12
+    assert sum(stage.work for stage in large.stages) <= 120
+    assert small.value <= large.value <= cost
+    assert solver.bound(bids).outcome == "no goal"
+
+
 def test_limits_that_no_dispatch_keeps_are_proven(ieee13):
     network, share, bids = ieee13
     low = replace(network, v_min_pu=np.full(network.y.shape[0], 1.08))
     for method in ("mccormick", "cones", "auto"):
-        assert lower_bound(low, share, bids, method=method).value == np.inf
+        bound = lower_bound(low, share, bids, method=method)
+        assert (bound.value, bound.outcome) == (np.inf, "infeasible")
 
 
 def test_what_cannot_be_bounded_is_said(ieee13):

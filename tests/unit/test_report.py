@@ -471,6 +471,17 @@ def test_reactive_price_has_its_stack_where_the_table_has_its_parts(tmp_path):
     assert [trace.name for trace in figure.data[11:]] == ["losses", "voltage regulation"] * 2 + ["price"]
 
 
+def test_price_stack_says_what_operators_pay_in_all_where_the_table_has_it(tmp_path, phase_page):
+    run_dir = write_run(tmp_path / "run", MadeUp(1.0), by_phase=True)
+    path = run_dir / "tables" / "dlmp.parquet"
+    table = pq.read_table(path)
+    bundled = np.full(table.num_rows, np.nan)
+    bundled[:3] = 0.111, 0.123, 7.5  # the last takes next to nothing
+    pq.write_table(table.append_column("bundled_usd_per_kwh", pa.array(bundled)), path)
+    assert "would pay 0.123 $/kWh (median)" in write_report(run_dir).read_text()
+    assert "(median)" not in phase_page, "there was no such column"
+
+
 def test_map_has_prices_and_wires_of_each_phase(phase_page, phase_run):
     data = json.loads(Page(phase_page).data["map-data"])
     panel = Run(phase_run).panel("dlmp", "bus", "phase")

@@ -50,6 +50,7 @@ RULES = SecondaryRules(
 )
 P0 = np.array([-6.0, -8.0, -4.0, -5.0, -3.0])
 Q0 = 0.33 * P0
+P0_PHASE = np.array([[-20.0, 0.0, 2.0], [0.0, -8.0, 0.0]])
 ROOM = np.array([5.0, 5.0, 5.0, 2.0, 2.0])
 
 
@@ -57,7 +58,7 @@ def bids(t_s=0, p0=P0, room=ROOM, q_room=1.0):
     body = SmaBids(
         t_s=t_s, sma=ROWS.sma, p0_kw=p0, p_min_kw=p0 - room, p_max_kw=p0 + room, q0_kvar=Q0,
         q_min_kvar=Q0 - q_room, q_max_kvar=Q0 + q_room, beta_p_usd_per_kw2h=np.array([0.1, 0.2, 0.4, 0.1, 0.3]),
-        beta_q_usd_per_kvar2h=np.full(5, 0.05),
+        beta_q_usd_per_kvar2h=np.full(5, 0.05), p0_phase_kw=P0_PHASE, q0_phase_kvar=0.33 * P0_PHASE,
     )  # fmt: skip
     return Mail("cmo.0", "smo.0", body)
 
@@ -108,6 +109,8 @@ def test_it_offers_the_sum_of_the_boxes_and_the_cheapest_split_of_a_move():
     offer = only(operator().decide(0, [bids()]), SmoBids)
     np.testing.assert_array_equal(offer.smo, [4, 5])
     np.testing.assert_allclose(offer.p0_kw, [-18.0, -8.0])
+    np.testing.assert_array_equal(offer.p0_phase_kw, P0_PHASE)
+    np.testing.assert_array_equal(offer.q0_phase_kvar, 0.33 * P0_PHASE)
     np.testing.assert_allclose(offer.p_min_kw, [-33.0, -12.0])
     np.testing.assert_allclose(offer.p_max_kw, [-3.0, -4.0])
     np.testing.assert_allclose(offer.q_max_kvar - offer.q0_kvar, [3.0, 2.0])

@@ -10,8 +10,10 @@ from voltier.grid.errors import InputError
 from voltier.grid.feeder import read_feeder
 from voltier.grid.threephase_build import three_phase_network
 from voltier.market.primary.problem import PrimaryBids, PrimaryPrices
+from voltier.market.primary.three_phase.batteries import Batteries
 from voltier.market.primary.three_phase.market import ThreePhaseMarket
-from voltier.market.primary.three_phase.multi_period import Batteries, DayClearing, ThreePhaseDay
+from voltier.market.primary.three_phase.multi_period import DayClearing, DaySearch, ThreePhaseDay
+from voltier.market.primary.three_phase.problem import SocialWeights
 
 FEEDER = read_feeder("ieee13")
 TAP = FEEDER.regulators.published_tap
@@ -152,3 +154,85 @@ def test_impossible_horizons_fail_with_a_reason() -> None:
     one = Batteries(*(getattr(BATTERIES, field.name)[:1] for field in fields(Batteries)))
     with pytest.raises(InputError, match="3 of them"):
         day().clear(BIDS, PRICES, one)
+
+
+def test_batteries_do_not_burn_power_by_charging_and_discharging_at_once() -> None:
+    # Every kWh that is lost earns half a dollar.
+    paid = [PrimaryPrices(-0.5, 0.0, 0.0)] * 3
+    c = day(n_period=3).clear(BIDS[:3], paid, BATTERIES)
+    assert c.status == "optimal"
+    assert np.minimum(c.charge_kw, c.discharge_kw).max() < 1e-3  # BOTH_WAYS_KW
+    chosen = c.direction != 0
+    assert chosen.any()
+    assert f"{chosen.sum()} times a battery" in c.note
+    assert np.all(c.charge_kw[c.direction > 0] == 0.0)
+    assert np.all(c.discharge_kw[c.direction < 0] == 0.0)
+    assert c.cost_usd > c.both_ways_usd + 1.0
+    before = np.vstack([BATTERIES.energy_start_kwh, c.energy_kwh[:-1]])
+    stored = BATTERIES.charge_efficiency * c.charge_kw - c.discharge_kw / BATTERIES.discharge_efficiency
+    np.testing.assert_allclose(c.energy_kwh, before + HOURS * stored, atol=1e-9)
+
+
+def test_directions_are_free_where_none_is_used_both_ways(cleared: DayClearing) -> None:
+    assert not cleared.direction.any()
+    assert cleared.both_ways_usd == cleared.cost_usd
+    assert cleared.note == ""
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize("value", [NAN, INF])
+@pytest.mark.parametrize("name", [field.name for field in fields(Batteries)])
+def test_batteries_that_are_no_numbers_are_input_errors(name: str, value: float) -> None:
+    column = getattr(BATTERIES, name).copy()
+    column[1] = value
+    with pytest.raises(InputError, match=f"battery 1: {name}"):
+        day().clear(BIDS, PRICES, replace(BATTERIES, **{name: column}))
+
+
+@pytest.mark.parametrize(
+    ("share", "hours"), [(BATTERY_SHARE[:, :0], 1.0), (BATTERY_SHARE, 0.0), (BATTERY_SHARE, NAN)]
+)
+def test_horizons_without_batteries_or_length_are_input_errors(
+    share: sparse.csc_matrix, hours: float
+) -> None:
+    with pytest.raises(InputError, match="hours"):
+        ThreePhaseDay(NETWORK, SHARE, share, hours=hours, n_period=2)
+
+
+def test_batteries_whose_limits_are_crossed_are_input_errors() -> None:
+    crossed = replace(BATTERIES, energy_min_kwh=BATTERIES.energy_max_kwh + 1.0)
+    with pytest.raises(InputError, match="energy_min_kwh"):
+        day().clear(BIDS, PRICES, crossed)
+    ragged = replace(BATTERIES, wear_usd_per_kwh=np.zeros(2))
+    with pytest.raises(InputError, match="wear_usd_per_kwh = 2"):
+        day().clear(BIDS, PRICES, ragged)
+
+
+@pytest.mark.parametrize(
+    ("weights", "word"),
+    [
+        (SocialWeights(loss=-1.0), "weight is negative"),
+        (SocialWeights(voltage_usd_per_pu2h=-50.0), "weight is negative"),
+        (SocialWeights(generation=NAN), "weight is not finite"),
+    ],
+)
+def test_unusable_weights_fail_a_horizon_with_a_reason(weights: SocialWeights, word: str) -> None:
+    c = day().clear(BIDS, PRICES, BATTERIES, weights=weights)
+    assert c.status == "failed"
+    assert word in c.note
+
+
+def test_unusable_prices_and_bids_of_one_period_fail_the_horizon_with_a_reason() -> None:
+    broken = [*PRICES[:5], PrimaryPrices(NAN, 0.0, 0.0)]
+    assert "price is not finite" in day().clear(BIDS, broken, BATTERIES).note
+    few = PrimaryBids(*(getattr(BIDS[0], field.name)[:4] for field in fields(PrimaryBids)))
+    assert "4 bids" in day().clear([*BIDS[:5], few], PRICES, BATTERIES).note
+    with pytest.raises(InputError, match="prices = 5"):
+        day().clear(BIDS, PRICES[:5], BATTERIES)
+
+
+def test_a_search_that_ends_nowhere_is_no_optimum(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DaySearch, "residual", lambda self, point: NAN)
+    assert day().clear(BIDS, PRICES, BATTERIES).status == "failed"

@@ -6,18 +6,11 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from voltier.grid.errors import PowerFlowError
+from voltier.grid.errors import InputError, PowerFlowError
 from voltier.grid.feeder import read_feeder
+from voltier.grid.flow.derivative import PowerJacobian, balance_of, entry_pairs
 from voltier.grid.flow.ldl import factorise, pattern_of, solve_in_place
-from voltier.grid.flow.nodal import (
-    branch_losses_pu,
-    current_needed,
-    injection_needed,
-    jacobian,
-    load_power,
-    losses_pu,
-    power_jacobian,
-)
+from voltier.grid.flow.nodal import branch_losses_pu, injection_needed, load_power, losses_pu
 from voltier.grid.flow.threephase import ThreePhaseFlow, solve_power_flow
 from voltier.grid.threephase import ANGLE_RAD, Branches, ThreePhaseNetwork, VoltageLoads
 from voltier.grid.threephase_build import retap_three_phase, three_phase_network
@@ -174,22 +167,26 @@ def mixed_loads(network):
     return replace(network, loads=replace(loads, s_power=0.5 * s, s_current=0.3 * s, s_impedance=0.2 * s))
 
 
-@pytest.mark.parametrize("name", ["current", "mismatch", "power"])
-def test_derivatives_against_differences(network, name):
+def filled(network, v):
+    balance = balance_of(network)
+    tangent = PowerJacobian(balance)
+    tangent.fill(balance, v)
+    return tangent
+
+
+def test_derivative_against_differences(network):
     network, rng = mixed_loads(network), np.random.default_rng(2)
     n = len(network.node_bus)
-    v, direction, s = (rng.normal(size=(2, n)).T @ [1, 1j] for _ in range(3))
-    v = 1.0 + 0.05 * v
-    function, matrix = {
-        "current": (lambda v: current_needed(network, v), jacobian(network, v)),
-        "mismatch": (lambda v: current_needed(network, v) - np.conj(s / v), jacobian(network, v, s)),
-        "power": (lambda v: injection_needed(network, v), power_jacobian(network, v)),
-    }[name]
-    step = 1e-6
-    slope = (function(v + step * direction) - function(v - step * direction)) / (2.0 * step)
-    ours = matrix @ np.concatenate([direction.real, direction.imag])
+    v, local = (rng.normal(size=(2, n)).T @ [1, 1j] for _ in range(2))
+    v, local[:3] = 1.0 + 0.05 * v, 0.0
+    tangent = filled(network, v)
+    direction, step = tangent.frame * local, 1e-6
+    ahead, back = (injection_needed(network, v + sign * step * direction) for sign in (1, -1))
+    slope = (ahead - back) / (2.0 * step)
+    along = np.concatenate([local.real[3:], local.imag[3:]])
     # values of 1e4 differ by rounding of 1e-12 over a step of 1e-6
-    assert np.abs(ours - np.concatenate([slope.real, slope.imag])).max() < 1e-4
+    assert np.abs(tangent.matrix @ along - np.concatenate([slope.real[3:], slope.imag[3:]])).max() < 1e-4
+    assert np.abs(tangent.source @ along - slope.real[:3]).max() < 1e-4
     assert np.abs(slope).max() > 100.0
 
 
@@ -197,19 +194,22 @@ def test_sensitivity_of_voltage_to_injection(network):
     n = len(network.node_bus)
     s = np.zeros(n, dtype=complex)
     v = solve_power_flow(network, s).v
-    inner = np.r_[3:n, n + 3 : 2 * n]
-    slope = np.zeros(2 * n)
-    slope[inner] = np.linalg.solve(
-        power_jacobian(network, v)[inner][:, inner].toarray(), np.eye(len(inner))[:, 100]
-    )
+    tangent, f = filled(network, v), n - 3
+    moved = tangent.factor().solve(np.eye(2 * f)[:, 100])
+    slope = tangent.frame[3:] * (moved[:f] + 1j * moved[f:])
     step = 1e-3
-    moved = []
+    found = []
     for sign in (1, -1):
         s[103] = sign * step
-        moved.append(solve_power_flow(network, s).v)
-    difference = (moved[0] - moved[1]) / (2 * step)
+        found.append(solve_power_flow(network, s).v[3:])
+    difference = (found[0] - found[1]) / (2 * step)
     # power met to 1e-10 over a step of 1e-3, and a third-order remainder
-    assert np.abs(slope[:n] + 1j * slope[n:] - difference).max() < 1e-6
+    assert np.abs(slope - difference).max() < 1e-6
+
+
+def test_pairs_of_entries_are_those_of_each_row():
+    one, two = entry_pairs(np.array([0, 2, 2, 3]))
+    assert list(zip(one.tolist(), two.tolist(), strict=True)) == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 2)]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -227,3 +227,30 @@ def test_sparse_factor_solves(seed):
         factor.order, factor.l_start, factor.l_row, factor.l_value, factor.d_inverse, x, np.empty_like(x)
     )
     assert np.abs(a @ x - b).max() < 1e-13 * n  # diagonally dominant: rounding alone
+
+
+@pytest.mark.parametrize("change", ["one entry", "one way only", "a ratio with an angle", "not a number"])
+def test_admittances_that_are_not_symmetric_are_refused_and_located(change):
+    net = one_line(0.01 + 0.03j)
+    y = net.y.tolil()
+    if change == "one entry":
+        y[3, 3], y[3, 4], y[4, 3] = 50.0, 4.0 + 1j, 4.001 + 1j
+    elif change == "one way only":
+        y[3, 4] = 4.0 + 1j
+    elif change == "a ratio with an angle":
+        turn = np.exp(0.1j)
+        y[3, 4], y[4, 3] = 5.0 * turn, 5.0 * np.conj(turn)
+    else:
+        y[3, 4] = y[4, 3] = np.nan
+    with pytest.raises(InputError, match=r"end\.[ab] and end\.[ab]"):
+        ThreePhaseFlow(replace(net, y=sparse.csr_matrix(y)))
+
+
+def test_moved_numbers_are_looked_at_too(network):
+    flow = ThreePhaseFlow(network)
+    data = network.y.data.copy()
+    row = np.repeat(np.arange(network.y.shape[0]), np.diff(network.y.indptr))
+    data[np.flatnonzero((row > 10) & (network.y.indices > row))[0]] *= 1.0 + 1e-6
+    y = sparse.csr_matrix((data, network.y.indices, network.y.indptr), network.y.shape)
+    with pytest.raises(InputError, match="way back"):
+        flow.retuned(replace(network, y=y))

@@ -12,7 +12,9 @@ from voltier.scenarios.studies.voltage_page import _by_distance, _spread
 from voltier.scenarios.studies.voltage_regulation import (
     DESIGNS,
     LEVELS,
+    SHOWN,
     SIZES_KW,
+    WEIGHTED,
     cases,
     study_voltage_regulation,
 )
@@ -46,24 +48,27 @@ def row(page, start):
 
 def test_designs_differ_in_nothing_but_the_design_and_clear_every_phase():
     chosen = cases("ieee123-hour", ["hours=0.5"], 0.0)
-    assert tuple(chosen) == DESIGNS
-    dumped = [scenario.model_dump(exclude={"design"}) for scenario in chosen.values()]
+    assert tuple(chosen) == SHOWN
+    dumped = [chosen[name].model_dump(exclude={"design"}) for name in SHOWN]
     assert dumped[0] == dumped[1] == dumped[2]
+    assert dumped[2]["primary"]["weights"].pop("voltage_usd_per_pu2h") == 0.0
+    assert dumped[3]["primary"]["weights"].pop("voltage_usd_per_pu2h") > 0.0
+    assert dumped[3] == dumped[2] and chosen[WEIGHTED].design == "hierarchical"
     assert dumped[0]["primary"]["formulation"] == "current_injection"
     assert {scenario.hours for scenario in chosen.values()} == {0.5}
 
 
 def test_sensitivity_is_six_hours_from_the_afternoon_of_a_day():
     chosen = cases()
-    assert set(chosen) == {*DESIGNS, "reference"} | VARIED
-    assert {chosen[name].hours for name in DESIGNS} == {24.0}
+    assert set(chosen) == {*SHOWN, "reference"} | VARIED
+    assert {chosen[name].hours for name in SHOWN} == {24.0}
     for name in {"reference"} | VARIED:
         assert (chosen[name].hours, chosen[name].start.hour, chosen[name].design) == (6.0, 15, "hierarchical")
 
 
 def test_sensitivity_of_a_short_run_is_over_its_hours_and_needs_no_reference():
     chosen = cases("ieee123-hour")
-    assert set(chosen) == set(DESIGNS) | VARIED
+    assert set(chosen) == set(SHOWN) | VARIED
     assert {(s.hours, s.start.hour) for s in chosen.values()} == {(1.0, 18)}
 
 
@@ -84,6 +89,7 @@ def test_every_device_has_the_size_of_its_level():
     [
         (["design=no_market"], None, "the study sets this itself"),
         (["primary.formulation=branch_flow"], 0.0, "the study sets this itself"),
+        (["primary.weights.voltage_usd_per_pu2h=5"], 0.0, "the study sets this itself"),
         (["fleet.battery_kva=3"], None, "the study sets this itself"),
         ([], -1.0, "--sensitivity-hours = -1"),
         ([], 0.01, "hours = 0.01"),
@@ -109,11 +115,11 @@ def test_study_writes_one_object_a_case_and_two_pages(tmp_path):
     out = tmp_path / "study"
     kpis = study_voltage_regulation(made_up, out, base="ieee123-hour")
     assert json.loads((out / "kpis.json").read_text()) == kpis
-    assert set(kpis) == set(DESIGNS) | VARIED
+    assert set(kpis) == set(SHOWN) | VARIED
     page = (out / "voltage_regulation.md").read_text()
     assert row(page, "mean abs(V - 1) [p.u.]")[:3] == ["0.01600", "0.01200", "0.00800"]
-    assert row(page, "outside ANSI range A [% of node-minutes]") == ["0.1250"] * 3
-    assert row(page, "losses [kWh]") == ["40.0", "30.0", "20.0"]
+    assert row(page, "outside ANSI range A [% of node-minutes]") == ["0.1250"] * 4
+    assert row(page, "losses [kWh]") == ["40.0", "30.0", "20.0", "20.0"]
     assert "-50.0 %" in page
     assert row(page, "batteries_high")[:2] == ["8.0", "0.00920"]
     assert row(page, "hierarchical")[0] == "-", "the reference of the sensitivity has sizes of its own"

@@ -211,3 +211,43 @@ def test_what_cannot_be_written_is_said_at_once(tmp_path: Path) -> None:
     assert "bus 610" in text
     assert "one tap per row" in text
     assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("table", "value", "where", "remedy"),
+    [
+        ("p_kw", [-1.0, np.nan], "row 1", "finite"),
+        ("q_kvar", [np.inf, 0.0], "row 0", "finite"),
+        ("p_kw", [-1.0, 0.0, 0.0], "injections", "one length"),
+        ("bus", [2, -1], "row 1", "from 0 to 13"),
+        ("bus", [2, 999], "row 1", "from 0 to 13"),
+        ("bus", [2.0, 3.0], "injections", "integers"),
+        ("phase", [3, 0], "row 0", "from 0 to 2"),
+    ],
+)
+def test_injections_that_are_none_are_named(
+    table: str, value: list[float], where: str, remedy: str, tmp_path: Path
+) -> None:
+    feeder = read_feeder("ieee13")
+    given = {"bus": [3, 4], "phase": [1, 2], "p_kw": [-1.0, -2.0], "q_kvar": [0.0, 0.0], table: value}
+    injection = PhaseInjections(**{key: np.array(values) for key, values in given.items()})
+    with pytest.raises(InputError) as caught:
+        write_gridlabd(feeder, feeder.regulators.published_tap, injection, tmp_path / "case.glm")
+    (found,) = caught.value.problems
+    assert where in found.where
+    assert remedy in found.remedy
+    assert not (tmp_path / "case.glm").exists()
+
+
+@pytest.mark.parametrize("tap", [2.5, np.nan, 17.0])
+def test_taps_that_are_none_are_named(tap: float, tmp_path: Path) -> None:
+    feeder = read_feeder("ieee13")
+    taps = feeder.regulators.published_tap.astype(float)
+    taps[1] = tap
+    empty = np.zeros(0, dtype=int)
+    nothing = PhaseInjections(empty, empty, np.zeros(0), np.zeros(0))
+    with pytest.raises(InputError) as caught:
+        write_gridlabd(feeder, taps, nothing, tmp_path / "case.glm")
+    (found,) = caught.value.problems
+    assert feeder.regulators.name[1] in found.where
+    assert "whole number" in found.remedy

@@ -134,6 +134,48 @@ object load { name low2; phases ABCN; nominal_voltage 277.128;
     constant_power_A 10000+2000j; constant_power_B 8000+1000j; constant_power_C 25000+5000j; }
 """
 
+# what GridLAB-D accepts without effect at the start, put before the text that is named
+HARMLESS = {
+    "bustype SWING;": "groupid g; latitude 41.5; longitude -70; maximum_voltage_error 1e-6; mean_repair_time 60;",
+    "phases ABC; from head;": "sense_node mid; initial_tap_A 9; msg_mode INTERNAL; rank 3;",
+    "connect_type WYE_WYE; raise_taps": """dwell_time 5; CT_phase ABC; PT_phase ABC; control_level INDIVIDUAL;
+        compensator_r_setting_A 2.7; compensator_x_setting_C 1.6; current_transducer_ratio 700;
+        power_transducer_ratio 20; reverse_flow_control LOCK_NEUTRAL;""",
+    "phases ABCN; from regulated;": "nominal_voltage 2401; groupid lines; mean_repair_time 60; status CLOSED;",
+    "base_power_A 60000;": "load_class C; load_priority CRITICAL; measured_power 5; voltage_A 2000;",
+    "phases ABCD; phases_connected": """voltage_set_low 2300; voltage_set_high 2500; VAr_set_low 1; VAr_set_high 2;
+        current_set_low 1; current_set_high 2; pt_phase A; remote_sense far; time_delay 5; dwell_time 5;
+        lockout_time 5; control_level INDIVIDUAL; init_switchA_state OPEN; cap_A_switch_count 4;""",
+    "phases ABCN; from mid; to mid2;": "operating_mode BANKED; phase_A_state CLOSED;",
+    "connect_type DELTA_GWYE;": """powerA_rating 100; powerB_rating 100; powerC_rating 100; coolant_type MINERAL_OIL;
+        cooling_type OA; rated_winding_time_constant 4; rated_top_oil_rise 4; installed_insulation_life 4;
+        core_coil_weight 4; tank_fittings_weight 4; oil_volume 4; rated_winding_hot_spot_rise 80;""",
+    "phases ABCN; from end;": "use_thermal_model false; aging_constant 4; ambient_temperature 4; rank 2;",
+    "z11 0.4576": "rating.summer.continuous 530; rating.winter.emergency 600;",
+    "distance_AB 2.5;": "groupid poles;",
+}
+SEVERAL_WAYS = """
+clock { timezone UTC0; starttime '2020-01-01 00:00:00'; stoptime '2020-01-01 00:00:01'; }
+module powerflow { solver_method NR; default_maximum_voltage_error 1e-9; default_resistance 1e-6; }
+object node { name head; bustype SWING; phases ABCN; nominal_voltage 2400;
+    voltage_A 2400; voltage_B 2400-120d; voltage_C 2400+120d; }
+object line_configuration { name lc; z11 0.3+1.0j; z12 0.1+0.4j; z13 0.1+0.4j; z21 0.1+0.4j; z22 0.3+1.0j;
+    z23 0.1+0.4j; z31 0.1+0.4j; z32 0.1+0.4j; z33 0.3+1.0j; }
+object overhead_line { name one; from head; to first; phases ABCN; length 2000 ft; configuration lc; }
+object load { name first; phases ABCN; nominal_voltage 2400; base_power_A 100000;
+    base_power_B 100000; power_fraction_B 0.5; current_fraction_B 0.9; impedance_fraction_B 0.6;
+    power_pf_B 0.8; current_pf_B 0.7; impedance_pf_B -0.9;
+    base_power_C -60000; power_pf_C 0.9; constant_power_AN 5000; }
+object overhead_line { name three; from first; to second; phases ABCN; length 2000 ft; configuration lc; }
+object meter { name second; phases ABCN; nominal_voltage 2400; }
+object capacitor { name cap; parent second; phases ABCN; nominal_voltage 2400; control MANUAL; control_level BANK;
+    pt_phase A; capacitor_A 20000; capacitor_B 20000; capacitor_C 20000;
+    switchA CLOSED; switchB CLOSED; switchC CLOSED; }
+object switch { name s; from second; to third; phases ABC; status CLOSED; operating_mode INDIVIDUAL;
+    phase_B_state OPEN; }
+object load { name third; phases ABCN; nominal_voltage 2400; constant_power_A 20000; constant_power_C 30000; }
+"""
+
 RUN_GRIDLABD = """
 import json, sys
 from gridlabd import DirectGridLabD
@@ -271,6 +313,31 @@ def test_own_glm_file_has_the_voltages_of_gridlabd(tmp_path):
     # GridLAB-D prints six digits (5e-6 at 2450 V of 2402 V nominal) and iterates to 1e-6 V
     assert largest_difference(voltages(network), theirs) < 1e-5
     assert len(voltages(network)) == 27
+
+
+def test_properties_passed_over_change_nothing_in_gridlabd(tmp_path):
+    text = OWN_GLM
+    for place, properties in HARMLESS.items():
+        assert text.count(place) == 1
+        text = text.replace(place, f"{properties} {place}")
+    plain = read_gridlabd(write(tmp_path, "plain.glm", OWN_GLM))
+    path = write(tmp_path, "own.glm", text)
+    network = read_gridlabd(path)
+    np.testing.assert_array_equal(network.y.toarray(), plain.y.toarray())
+    np.testing.assert_array_equal(network.loads.s_power, plain.loads.s_power)
+    theirs = by_gridlabd(path, network, tmp_path / "voltages.json")
+    # as without them: six printed digits
+    assert largest_difference(voltages(network), theirs) < 1e-5
+
+
+def test_fractions_banks_and_open_phases_mean_what_they_mean_to_gridlabd(tmp_path):
+    path = write(tmp_path, "ways.glm", SEVERAL_WAYS)
+    network = read_gridlabd(path)
+    ours = voltages(network)
+    theirs = by_gridlabd(path, network, tmp_path / "voltages.json")
+    assert {place for place in theirs if place not in ours} == {("third", 1)}
+    # six printed digits of 2400 V are 2e-6
+    assert largest_difference(ours, theirs) < 1e-5
 
 
 def test_delta_delta_winding_has_no_zero_sequence(tmp_path):

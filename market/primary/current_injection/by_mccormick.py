@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from voltier.market.primary.current_injection.bounds import Limits, Tightening
-from voltier.market.primary.current_injection.by_cones import relative_gap
-from voltier.market.primary.current_injection.case import Case, Stage, tightened
+from voltier.market.primary.current_injection.case import Case, Goal, Stage, relative_gap, tightened
 from voltier.market.primary.current_injection.intervals import Rectangle, meet
 from voltier.market.primary.current_injection.mccormick import McCormick
 from voltier.market.primary.current_injection.near import margin, near_optimum
@@ -57,38 +56,37 @@ class McCormickRounds:
         self._relaxation = relaxation
         self._solver, self._prober = QuadraticSolver(), QuadraticSolver()
 
-    def run(
-        self, case: Case, cut_off: float | None, gap_wanted: float, rounds: int, *, probing: bool
-    ) -> tuple[list[Stage], Case]:
-        """Return the stages, the last with the best bound, and the case with all that was proven on the way."""
+    def run(self, case: Case, goal: Goal, before: list[Stage], *, probing: bool) -> tuple[list[Stage], Case]:
+        """Return the stages after those before, the last with the best bound, and the case with all that was proven."""
         began = perf_counter()
-        stages: list[Stage] = []
+        stages, cut_off = list(before), goal.cut_off
         cuts: list[Complex] = []
         solved = self._solve(case, cuts)
-        stages.append(self._stage("envelopes", solved, stages, began, None))
+        stages.append(self._stage("envelopes", solved, stages, began, cut_off))
         for _ in range(CUTS if self._relaxation.can_cut else 0):
             began = perf_counter()
             cuts.append(self._relaxation.read(solved.point.x).v)
             solved = self._solve(case, cuts)
-            stages.append(self._stage("loss tangents", solved, stages, began, None))
-        if cut_off is None or not np.isfinite(stages[-1].bound):
+            stages.append(self._stage("loss tangents", solved, stages, began, cut_off))
+        if cut_off is None or not np.isfinite(solved.point.bound):
             return stages, case
         probed = False
-        for _ in range(rounds):
-            gap = relative_gap(cut_off, stages[-1].bound)
-            if gap <= gap_wanted:
+        for _ in range(goal.rounds):
+            if goal.reached(stages) or not goal.affords(stages, 1):
                 break
             began = perf_counter()
+            gap = relative_gap(cut_off, solved.point.bound)
             case = self._nearer(case, solved, cut_off)
             if not case.bounds.feasible:
-                stages.append(replace(stages[-1], name="closed", bound=cut_off, programs=0))
+                stages.append(replace(stages[-1], name="closed", bound=cut_off, programs=0, work=0))
                 break
             solved = self._solve(case, cuts)
             stages.append(self._stage("cut-off", solved, stages, began, cut_off))
             cuts = [*cuts[1:], self._relaxation.read(solved.point.x).v] if cuts else cuts
-            left = relative_gap(cut_off, stages[-1].bound)
+            left = relative_gap(cut_off, solved.point.bound)
             if left > SLOW * gap:
-                if not probing or (probed and left > STALLED * gap):
+                afforded = probing and goal.affords(stages, 8 * PROBED_AT_ONCE + 1)
+                if not afforded or goal.reached(stages) or (probed and left > STALLED * gap):
                     break
                 found = self._probed(case, solved, cut_off, stages)
                 if found is None:
@@ -121,7 +119,7 @@ class McCormickRounds:
         worst = worst[missing[worst] > MISMATCH_WANTED * float(asked.mean())]
         if len(worst) == 0:
             return None
-        program = _within(solved, cut_off + margin(cut_off))
+        program = within_cut_off(solved.program, solved.point.x, cut_off + margin(cut_off))
         w, i, v = case.bounds.w, case.bounds.i, case.bounds.v
         ends = [w.low.copy(), w.high.copy(), i.low.copy(), i.high.copy(), v.low.copy(), v.high.copy()]
         node = self._terminals.node
@@ -135,8 +133,8 @@ class McCormickRounds:
         parts = [meet(old, Rectangle(ends[2 * k], ends[2 * k + 1])) for k, old in enumerate((w, i, v))]
         feasible = case.bounds.feasible and all(ok for _, ok in parts)
         bounds = replace(case.bounds, w=parts[0][0], i=parts[1][0], v=parts[2][0], feasible=feasible)
-        seconds = perf_counter() - began
-        stages.append(replace(stages[-1], name="probing", seconds=seconds, programs=8 * len(worst)))
+        seconds, programs = perf_counter() - began, 8 * len(worst)
+        stages.append(replace(stages[-1], name="probing", seconds=seconds, programs=programs, work=programs))
         return replace(case, bounds=bounds)
 
     def _reach(self, program: QuadraticProgram, active: int) -> tuple[Array, Array]:
@@ -157,16 +155,15 @@ class McCormickRounds:
         seconds = perf_counter() - began
         if not solved.point.solved:
             # The multipliers prove what they prove; the point is none.
-            return Stage(name, bound, seconds, 1, np.nan, np.nan, np.nan)
+            return Stage(name, bound, seconds, 1, 1, np.nan, np.nan, np.nan)
         missing, state = abs(solved.missing), self._relaxation.read(solved.point.x)
         mean = float(missing.sum()) / max(float(abs(self._relaxation.asked(state)).sum()), 1e-12)
         loss = self._relaxation.model_loss(state)
-        return Stage(name, bound, seconds, 1, float(missing.max(initial=0.0)), mean, loss)
+        return Stage(name, bound, seconds, 1, 1, float(missing.max(initial=0.0)), mean, loss)
 
 
-def _within(solved: _Solved, cut_off: float) -> QuadraticProgram:
-    """Return the program without its objective, but with the objective's tangent kept below the cut-off."""
-    program, x = solved.program, solved.point.x
+def within_cut_off(program: QuadraticProgram, x: Array, cut_off: float) -> QuadraticProgram:
+    """Return the program without its objective, but with the objective's tangent at x kept below the cut-off."""
     curved = program.p @ x
     slope = curved + program.c
     high = cut_off - program.constant + 0.5 * float(x @ curved)

@@ -42,8 +42,7 @@ def scale_quantities(box: Rectangle, known: int) -> Scaling:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Columns: operators' u (3·n_smo), import, Re x, Im x, E|x|², Re and Im of E[x_i conj(x_j)], magnitudes |w|,
-    remainders, Re and Im of the terminals' currents.
+    """Columns: operators' u (3·n_smo), import, Re x, Im x, E|x|², Re and Im of E[x_i conj(x_j)], magnitudes |w|.
 
     pair_key : sorted keys i·n_quantity + j (i < j) of the pairs
     """
@@ -52,8 +51,6 @@ class Layout:
     n_quantity: int
     pair_key: Index
     n_size: int
-    n_rest: int
-    n_current: int
 
     @property
     def head(self) -> int:
@@ -81,19 +78,9 @@ class Layout:
         return self.pair + 2 * len(self.pair_key)
 
     @property
-    def rest(self) -> int:
-        """First column of the remainders."""
-        return self.size + self.n_size
-
-    @property
-    def current(self) -> int:
-        """First column of the terminals' currents."""
-        return self.rest + self.n_rest
-
-    @property
     def n_column(self) -> int:
         """All columns."""
-        return self.current + 2 * self.n_current
+        return self.size + self.n_size
 
     def place(self, first: Index, second: Index) -> tuple[Index, Index, Array]:
         """Return real and imaginary columns of E[x_first conj(x_second)] and the sign of the latter (0: none)."""

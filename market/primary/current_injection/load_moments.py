@@ -1,7 +1,10 @@
-"""Loads of constant power and current in moments.
+"""Terminals in moments: the currents of operators and loads beside the voltages they enter at.
 
-A load of constant current needs its voltage's magnitude |w|: not below E[w] in any direction, nor below the chord of
-√E|w|², nor above tangents of it. How a delta load divides its power between its nodes: delta_loads.py.
+A terminal at w = T v with current i injects E[w conj(i)], and the part E[T_n v_n conj(i)] of it at each of its nodes:
+linear in moments, for wye and delta alike, and held together by a positive semidefinite matrix of (1, v, i). Where
+the voltages are those of one state, so is the division of a delta load between its nodes (after Zhao, Dall'Anese and
+Low, IREP Symposium 2017). A load of constant current needs its voltage's magnitude |w|: not below E[w] in any
+direction, nor below the chord of √E|w|², nor above tangents of it.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from voltier.market.primary.current_injection.bounds import Bounds
 from voltier.market.primary.current_injection.collect import Collector, Products, Sums
 from voltier.market.primary.current_injection.intervals import polar
 from voltier.market.primary.current_injection.layout import (
+    Affine,
     Block,
     Layout,
     Scaling,
@@ -35,62 +39,137 @@ MARGIN_PU = 1e-7
 
 @dataclass(frozen=True, slots=True)
 class LoadMoments:
-    """Loads that are neither constant impedance nor known beforehand.
+    """What enters at terminals beyond the source (active ones), in moments.
 
+    active : (k,) terminals beyond the source ; current : (k,) the quantities that are their currents
+    bases : quantities of each active terminal, its nodes and its current
     sized : terminals whose magnitude |w| is a column
-    steady : (n,) power drawn at each node, whatever the state ; slope : (n, n_sized) and per unit of magnitudes
-    square, mean : E|w|² and E[w] of the sized terminals
-    delta : terminals of delta loads ; first, second : their nodes ; across : (k, 2) their entries of T
-    power, current : their s_power and s_current ; delta_size : place in sized, -1 without constant current
+    square : E|w|² and mean : E[w] of the active terminals ; power : E[w conj(i)] of them
+    injected : power that they inject at each node ; entering : Σ conj(T) E[i] at each node
     """
 
+    active: Index
+    current: Index
+    bases: tuple[Index, ...]
     sized: Index
-    steady: Complex
-    slope: sparse.csr_matrix
     square: Products
     mean: Sums
-    delta: Index
-    first: Index
-    second: Index
-    across: Complex
-    power: Complex
-    current: Complex
-    delta_size: Index
+    power: Products
+    injected: Products
+    entering: Sums
 
 
-def build_load_moments(terminals: Terminals, v_source_pu: float) -> LoadMoments:
-    """Lay out the loads."""
-    wye = len(terminals.node)
-    at_source = np.zeros(terminals.count, dtype=np.bool_)
-    at_source[:wye] = terminals.node < N_SOURCE
-    follows = terminals.s_current != 0.0
-    sized = np.flatnonzero(follows & ~at_source)
-    steady = np.zeros(terminals.n_node, dtype=np.complex128)
-    np.add.at(steady, terminals.node, terminals.s_power[:wye])
-    known = np.flatnonzero(at_source & follows)
-    np.add.at(steady, terminals.node[known], terminals.s_current[known] * v_source_pu)
-    free = np.flatnonzero(sized < wye)
-    place = (terminals.node[sized[free]], free)
-    slope = sparse.csr_matrix(
-        (terminals.s_current[sized[free]], place), shape=(terminals.n_node, len(sized)), dtype=np.complex128
-    )
-    delta = np.arange(wye, terminals.count)
-    node, across = _ends(terminals, delta)
-    at = np.minimum(np.searchsorted(sized, delta), max(len(sized) - 1, 0))
+def build_load_moments(terminals: Terminals, first_current: int) -> LoadMoments:
+    """Lay out the terminals; first_current : the quantity that is the first one's current."""
+    active = np.arange(np.count_nonzero(terminals.node < N_SOURCE), terminals.count, dtype=np.int64)
+    current = first_current + np.arange(len(active))
+    square, mean, power = Collector(), Collector(), Collector()
+    injected, entering = Collector(), Collector()
+    bases = []
+    for row, k in enumerate(active.tolist()):
+        t = terminals.voltage
+        part = slice(t.indptr[k], t.indptr[k + 1])
+        node, a, i = t.indices[part].astype(np.int64), t.data[part], current[row]
+        bases.append(np.append(node, i))
+        square.add(row, node[:, None], node[None, :], np.outer(a, a.conj()))
+        mean.add(row, node, 0, a)
+        power.add(row, node, i, a)
+        injected.add(node, node, i, a)
+        entering.add(node, i, 0, a.conj())
     return LoadMoments(
-        sized=sized,
-        steady=steady,
-        slope=slope,
-        square=_squares(terminals, sized),
-        mean=_means(terminals, sized),
-        delta=delta,
-        first=node[:, 0],
-        second=node[:, 1],
-        across=across,
-        power=terminals.s_power[delta],
-        current=terminals.s_current[delta],
-        delta_size=np.where(follows[delta], at, -1),
+        active=active,
+        current=current,
+        bases=tuple(bases),
+        sized=active[terminals.s_current[active] != 0.0],
+        square=square.products(),
+        mean=mean.sums(),
+        power=power.products(),
+        injected=injected.products(),
+        entering=entering.sums(),
     )
+
+
+def terminal_powers(terminals: Terminals, loads: LoadMoments, layout: Layout) -> Affine:
+    """Return what operators and loads inject at each active terminal."""
+    active = loads.active
+    share = terminals.share[active]
+    rest = sparse.csr_matrix((len(active), layout.n_column - 3 * layout.n_smo))
+    none = sparse.csr_matrix(share.shape)
+    real = sparse.hstack([share, none, share, rest], format="csr")
+    imaginary = sparse.hstack([none, share, none, rest], format="csr")
+    at = np.searchsorted(active, loads.sized)
+    current = terminals.s_current[loads.sized]
+    place = (at, layout.size + np.arange(len(at)))
+    shape = (len(active), layout.n_column)
+    real = real - sparse.csr_matrix((current.real, place), shape=shape)
+    imaginary = imaginary - sparse.csr_matrix((current.imag, place), shape=shape)
+    return Affine(sparse.csr_matrix(real), sparse.csr_matrix(imaginary), -terminals.s_power[active])
+
+
+def power_rows(terminals: Terminals, loads: LoadMoments, layout: Layout, scaling: Scaling) -> list[Block]:
+    """Return rows: E[w conj(i)] of each active terminal is what operators and loads inject there."""
+    form = expand(loads.power, len(loads.active), layout, scaling)
+    power = terminal_powers(terminals, loads, layout)
+    side = power.constant - form.constant
+    return [(form.real - power.real, side.real), (form.imaginary - power.imaginary, side.imag)]
+
+
+def current_rows(
+    terminals: Terminals, loads: LoadMoments, drawn: Sums, layout: Layout, scaling: Scaling
+) -> list[Block]:
+    """Return rows: E of what the network draws at each node beyond the source equals the terminals' currents."""
+    network = expand_sums(drawn, terminals.n_node, layout, scaling)
+    into = expand_sums(loads.entering, terminals.n_node, layout, scaling)
+    side = (into.constant - network.constant)[N_SOURCE:]
+    return [
+        ((network.real - into.real)[N_SOURCE:], side.real),
+        ((network.imaginary - into.imaginary)[N_SOURCE:], side.imag),
+    ]
+
+
+def square_rows(
+    terminals: Terminals, loads: LoadMoments, bounds: Bounds, layout: Layout, scaling: Scaling
+) -> list[Block]:
+    """Return rows: E|i|² stays below |S|²/|w|², with |S|² below its secant and 1/|w|² below its chord.
+
+    X = (p_low + p_high) P - p_low p_high + likewise in Q, and Y = (u_low + u_high - u)/(u_low u_high) with u = |w|²,
+    are linear, and so are the two McCormick facets above X Y.
+    """
+    k, active = np.arange(len(loads.active)), loads.active
+    current = Products(k, loads.current, loads.current, np.ones(len(k), dtype=np.complex128))
+    i = expand(current, len(k), layout, scaling)
+    u = expand(loads.square, len(k), layout, scaling)
+    power = terminal_powers(terminals, loads, layout)
+    low, high = _power_range(terminals, bounds, active)
+    slope = low + high
+    x = sparse.diags(slope.real) @ power.real + sparse.diags(slope.imag) @ power.imaginary
+    x0 = _dot(slope, power.constant) - _dot(low, high)
+    square = np.stack([low.real**2, high.real**2]), np.stack([low.imag**2, high.imag**2])
+    x_low, x_high = (end(square[0], 0) + end(square[1], 0) for end in (np.min, np.max))
+    u_low, u_high = bounds.w_low[active] ** 2, bounds.w_high[active] ** 2
+    y_low, y_high = 1.0 / u_high, 1.0 / u_low
+    y0, fall = y_low + y_high - y_low * y_high * u.constant.real, y_low * y_high
+    rows: list[Block] = []
+    for x_at, y_at in ((x_low, y_high), (x_high, y_low)):
+        above = sparse.diags(y_at) @ x - sparse.diags(x_at * fall) @ u.real
+        side = y_at * x0 + x_at * y0 - x_at * y_at - i.constant.real + MARGIN_PU
+        rows.append((sparse.csr_matrix(i.real - above), side))
+    return rows
+
+
+def _power_range(terminals: Terminals, bounds: Bounds, active: Index) -> tuple[Complex, Complex]:
+    """Return the least and greatest that terminals inject, real and imaginary parts by themselves."""
+    steady = terminals.s_current[active]
+    drawn = np.stack([steady * bounds.w_low[active], steady * bounds.w_high[active]])
+    part = bounds.power[active]
+    room = MARGIN_PU * (1.0 + 1.0j)
+    low = part.low - (drawn.real.max(axis=0) + 1j * drawn.imag.max(axis=0)) - room
+    high = part.high - (drawn.real.min(axis=0) + 1j * drawn.imag.min(axis=0)) + room
+    return low - terminals.s_power[active], high - terminals.s_power[active]
+
+
+def _dot(first: Complex, second: Complex) -> Array:
+    return np.asarray(first.real * second.real + first.imag * second.imag)
 
 
 def magnitude_rows(loads: LoadMoments, bounds: Bounds, layout: Layout, scaling: Scaling) -> list[Block]:
@@ -98,16 +177,19 @@ def magnitude_rows(loads: LoadMoments, bounds: Bounds, layout: Layout, scaling: 
     count, columns = len(loads.sized), layout.n_column
     if count == 0:
         return []
+    at = np.searchsorted(loads.active, loads.sized)
     m = pick(layout.size + np.arange(count), np.ones(1), columns)
-    square = expand(loads.square, count, layout, scaling)
-    mean = expand_sums(loads.mean, count, layout, scaling)
+    square, mean = (
+        _of(expand(loads.square, len(loads.active), layout, scaling), at),
+        _of(expand_sums(loads.mean, len(loads.active), layout, scaling), at),
+    )
     low, high = bounds.w_low[loads.sized], bounds.w_high[loads.sized]
     u = square.constant.real
     slope = 1.0 / (low + high)
     rows = [(sparse.diags(slope) @ square.real - m, MARGIN_PU - slope * (low * high + u))]
-    for at in (low, 0.5 * (low + high), high):
-        slope = 0.5 / at
-        rows.append((m - sparse.diags(slope) @ square.real, MARGIN_PU + slope * (at**2 + u)))
+    for touched in (low, 0.5 * (low + high), high):
+        slope = 0.5 / touched
+        rows.append((m - sparse.diags(slope) @ square.real, MARGIN_PU + slope * (touched**2 + u)))
     sector = polar(bounds.w[loads.sized])
     for part in (0.1, 0.5, 0.9):
         turn = np.exp(-1j * ((1.0 - part) * sector.angle_low + part * sector.angle_high))
@@ -116,29 +198,5 @@ def magnitude_rows(loads: LoadMoments, bounds: Bounds, layout: Layout, scaling: 
     return rows
 
 
-def _entries(terminals: Terminals, k: int) -> tuple[Index, Complex]:
-    t = terminals.voltage
-    part = slice(t.indptr[k], t.indptr[k + 1])
-    return t.indices[part].astype(np.int64), t.data[part]
-
-
-def _ends(terminals: Terminals, delta: Index) -> tuple[Index, Complex]:
-    entries = [_entries(terminals, k) for k in delta.tolist()]
-    node = np.array([node for node, _ in entries], dtype=np.int64).reshape(-1, 2)
-    return node, np.array([a for _, a in entries], dtype=np.complex128).reshape(-1, 2)
-
-
-def _squares(terminals: Terminals, which: Index) -> Products:
-    out = Collector()
-    for row, k in enumerate(which.tolist()):
-        node, a = _entries(terminals, k)
-        out.add(row, node[:, None], node[None, :], np.outer(a, a.conj()))
-    return out.products()
-
-
-def _means(terminals: Terminals, which: Index) -> Sums:
-    out = Collector()
-    for row, k in enumerate(which.tolist()):
-        node, a = _entries(terminals, k)
-        out.add(row, node, 0, a)
-    return out.sums()
+def _of(form: Affine, at: Index) -> Affine:
+    return Affine(form.real[at], form.imaginary[at], form.constant[at])

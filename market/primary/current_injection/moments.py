@@ -1,9 +1,10 @@
 """Second moments of a three-phase network: powers, losses and limits as linear functions of E[a conj(b)].
 
-Quantities are the node voltages and, for every phase of a branch, the drop d = ratio·v_from - ratio·v_to between
-its ends: powers of a short line are then no differences of large numbers. Along a branch everything is bilinear in
-the sending voltages and drops, so one positive semidefinite matrix of moments per branch holds all of it (the
-branch-flow form of the semidefinite relaxation, after Gan and Low, Power Systems Computation Conference 2014).
+Quantities are the node voltages, for every phase of a branch the drop d = ratio·v_from - ratio·v_to between its ends
+(powers of a short line are then no differences of large numbers), and the currents of the terminals. Along a branch
+everything is bilinear in the sending voltages and drops, so one positive semidefinite matrix of moments per branch
+holds all of it (the branch-flow form of the semidefinite relaxation, after Gan and Low, Power Systems Computation
+Conference 2014); at a terminal, in its voltages and current.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Moments:
     drawn : current drawn from each node by the same
     loss : (one row) losses of the network
     node_sum, node_product : zero rows that tie voltages at receiving ends to sending ends and drops
-    loads : what loads of constant power and current add
+    loads : what enters at terminals
     wire : squared currents of the rated wires' ends ; wire_limit : (n_wire,) squared ratings
     """
 
@@ -59,8 +60,8 @@ class Moments:
 
     @property
     def n_quantity(self) -> int:
-        """Nodes and drops."""
-        return self.n_node + int(self.drop.shape[0])
+        """Nodes, drops and terminal currents."""
+        return self.n_node + int(self.drop.shape[0]) + len(self.loads.active)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +103,9 @@ def build_moments(network: ThreePhaseNetwork, terminals: Terminals) -> Moments:
             row = entry.row if sink is taken else np.zeros_like(entry.row)
             sink.add(row, entry.row, entry.col, np.conj(entry.data))
         drawn.add(entry.row, entry.col, 0, entry.data)
-    loads = build_load_moments(terminals, float(network.v_source_pu))
-    cliques, known = _cliques(spans, _pairs_of([shunt, terminals.load_impedance, _delta_pattern(terminals)]))
+    loads = build_load_moments(terminals, n + drop.shape[0])
+    bases = [*(span.basis for span in spans), *loads.bases]
+    cliques, known = _cliques(spans, bases, _pairs_of([shunt, terminals.load_impedance]))
     sums, products = _ties(spans, known)
     return Moments(
         n_node=n,
@@ -201,11 +203,6 @@ def _shunt(network: ThreePhaseNetwork) -> sparse.csr_matrix:
     return sparse.csr_matrix((rest.data[real], (rest.row[real], rest.col[real])), shape=(n, n))
 
 
-def _delta_pattern(terminals: Terminals) -> sparse.csr_matrix:
-    delta = abs(terminals.voltage[len(terminals.node) :])
-    return sparse.csr_matrix(delta.T @ delta)
-
-
 def _pairs_of(patterns: list[sparse.csr_matrix]) -> set[tuple[int, int]]:
     pairs: set[tuple[int, int]] = set()
     for pattern in patterns:
@@ -217,10 +214,10 @@ def _pairs_of(patterns: list[sparse.csr_matrix]) -> set[tuple[int, int]]:
 
 
 def _cliques(
-    spans: list[_Span], extra: set[tuple[int, int]]
+    spans: list[_Span], bases: list[Index], extra: set[tuple[int, int]]
 ) -> tuple[tuple[Index, ...], set[tuple[int, int]]]:
     """Return the cliques, and the pairs of quantities whose moments stand in the program."""
-    cliques = [span.basis[span.basis >= N_SOURCE] for span in spans]
+    cliques = [basis[basis >= N_SOURCE] for basis in bases]
     held = _pairs_in(cliques)
     receiving: Counter[tuple[int, int]] = Counter()
     for span in spans:

@@ -20,6 +20,10 @@ Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
 
+PROGRAMS_EACH = 4
+"""Least and greatest, real and imaginary part."""
+
+
 @dataclass(frozen=True, slots=True)
 class Probed:
     """Ranges found by minimising and maximising quantities; programs : solved ; shrunk : mean factor of widths."""
@@ -70,7 +74,7 @@ def probe(
     box, _ = meet(instance.box, Rectangle(low, high))
     after = (box.high - box.low)[quantities]
     shrunk = float(np.mean(abs(after) / np.maximum(abs(before), RANGE_MARGIN_PU))) if len(after) else 1.0
-    return Probed(box, 4 * len(quantities), perf_counter() - began, shrunk)
+    return Probed(box, PROGRAMS_EACH * len(quantities), perf_counter() - began, shrunk)
 
 
 def _loose_settings() -> clarabel.DefaultSettings:

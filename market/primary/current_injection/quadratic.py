@@ -12,7 +12,7 @@ from scipy import sparse
 Array = NDArray[np.float64]
 
 GOAL = 1e-9
-STEP_LIMIT = 200
+STEP_LIMIT = 80
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,21 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import piqp
 from numpy.typing import NDArray
 from scipy import sparse
 
 from voltier.market.primary.linearised import FIXED_WIDTH_PU
+from voltier.market.primary.persistent import PersistentSolver
 from voltier.market.primary.problem import ScaledBids
 from voltier.market.primary.three_phase.physics import Physics
 from voltier.market.primary.three_phase.point import AcPoint
-from voltier.market.primary.three_phase.program import (
-    PROGRAM_STEP_LIMIT,
-    PROGRAM_TOLERANCE,
-    Room,
-    TangentProgram,
-    worst_residual,
-)
+from voltier.market.primary.three_phase.program import CONTENT, STEP_LIMIT, Room, TangentProgram
 from voltier.market.primary.three_phase.tangent import Pattern
 
 Array = NDArray[np.float64]
@@ -28,6 +22,8 @@ Index = NDArray[np.int64]
 
 # A horizon's program takes a second: prices are put right by the adjoint, so this is enough.
 DAY_GOAL = 1e-8
+# Numbers of a node in every period, about, that separate a feeder in two.
+FRONT = 12
 
 
 @dataclass(slots=True)
@@ -60,15 +56,15 @@ class DayProgram:
         self._matrix, self._order = self._coupled(total)
         self._values = np.zeros(len(self._order))
         self._column = np.repeat(np.arange(total), np.diff(self._matrix.indptr))
-        flat = sparse.csc_matrix(sparse.eye(t * n_battery))
+        flat = _energy_pattern(t, n_battery)
         self._hessian = _blocks([pattern.hessian] * t + [flat], (total, total))
         self._hessian.data[:] = 0.0
         rows = self._one.rows
         self._rows = None if rows is None else _blocks([rows] * t, (t * rows.shape[0], total))
         self._linear, self._low, self._high = np.zeros(total), np.full(total, -np.inf), np.full(total, np.inf)
-        self._room = np.zeros((t, len(watched)))
+        self._room, self._rhs = np.zeros((t, len(watched))), np.zeros(self._matrix.shape[0])
         self._fixed = np.zeros((t, 3, size.n_smo), dtype=bool)
-        self._solver: piqp.SparseSolver | None = None
+        self._solver = PersistentSolver(goal=DAY_GOAL, content=CONTENT, step_limit=STEP_LIMIT)
 
     def _coupled(self, total: int) -> tuple[sparse.csc_matrix, Index]:
         """Return the equations, and where each value comes from: period after period, then the energy rows."""
@@ -131,8 +127,10 @@ class DayProgram:
         controls = gone[: self._stored].reshape(t, self._width)[:, size.control : size.head]
         controls[:] = self._fixed.reshape(t, -1)
         self._matrix.data[:] = np.where(gone[self._column], 0.0, self._values[self._order])
-        result = self._run()
-        if result is None:
+        rows = {} if self._rows is None else {"G": self._rows, "h_u": self._room.ravel()}
+        data = {"P": self._hessian, "c": self._linear, "A": self._matrix, "b": self._rhs} | rows
+        result, solved = self._solver.solve(**data, x_l=self._low, x_u=self._high)
+        if not solved:
             return None
         x = np.array(result.x)[: self._stored].reshape(t, self._width)
         f = size.n_free
@@ -145,29 +143,20 @@ class DayProgram:
         v_price = held[: self._stored].reshape(t, self._width)[:, :f]
         return DayStep(u, x[:, :f] + 1j * x[:, f : 2 * f], v_price, i_price, worth)
 
-    def _run(self) -> piqp.Result | None:
-        data = {
-            "P": self._hessian,
-            "c": self._linear,
-            "A": self._matrix,
-            "b": np.zeros(self._matrix.shape[0]),
-        }
-        data |= {"x_l": self._low, "x_u": self._high}
-        if self._rows is not None:
-            data |= {"G": self._rows, "h_u": self._room.ravel()}
-        if self._solver is None:
-            self._solver = piqp.SparseSolver()
-            self._solver.settings.compute_timings = False
-            self._solver.settings.eps_abs = self._solver.settings.eps_rel = DAY_GOAL
-            self._solver.settings.preconditioner_iter = 3
-            self._solver.settings.max_iter = PROGRAM_STEP_LIMIT
-            self._solver.setup(**data)
-        else:
-            self._solver.update(**data)
-        status = self._solver.solve()
-        result = self._solver.result
-        solved = status == piqp.PIQP_SOLVED or worst_residual(result.info) <= PROGRAM_TOLERANCE
-        return result if solved and np.all(np.isfinite(result.x)) else None
+
+def _energy_pattern(n_period: int, n_battery: int) -> sparse.csc_matrix:
+    """Return the upper pattern of the energies' Hessian, whose values are all zero.
+
+    Pairs of batteries are stored only to guide minimum degree: it would eliminate the energies early, as they have
+    few neighbours, and so grow together all periods; so it takes them as late as they are when periods are
+    eliminated one by one. Where batteries are many, fronts along the feeder are smaller than fronts of batteries.
+    """
+    one = (
+        sparse.triu(np.ones((n_battery, n_battery)))
+        if n_battery <= FRONT * n_period
+        else sparse.eye(n_battery)
+    )
+    return _blocks([sparse.csc_matrix(one)] * n_period, (n_period * n_battery, n_period * n_battery))
 
 
 def _blocks(parts: list[sparse.csc_matrix], shape: tuple[int, int]) -> sparse.csc_matrix:

@@ -17,21 +17,22 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from voltier.grid.threephase import ThreePhaseNetwork
-from voltier.market.primary.exact import KKT_ACCEPTABLE, LIMIT_TOLERANCE_PU
-from voltier.market.primary.three_phase.period import Period, price_scale
-from voltier.market.primary.three_phase.physics import build_physics
-from voltier.market.primary.three_phase.point import AcPoint, PointSolver
+from voltier.market.primary.exact import KKT_ACCEPTABLE, KKT_TOLERANCE, LIMIT_TOLERANCE_PU
+from voltier.market.primary.problem import price_scale
+from voltier.market.primary.three_phase.period import Period
+from voltier.market.primary.three_phase.physics import at_other_taps, build_physics
+from voltier.market.primary.three_phase.point import AcPoint, point_solver
 from voltier.market.primary.three_phase.problem import ScaledProblem
 from voltier.market.primary.three_phase.program import Step, TangentProgram
 from voltier.market.primary.three_phase.search import Search
-from voltier.market.primary.three_phase.tangent import build_pattern
 
 Array = NDArray[np.float64]
 Complex = NDArray[np.complex128]
 Index = NDArray[np.int64]
 
-# Price of a p.u. of voltage or current beyond its limit, in multiples of the dearest price of energy.
-PENALTY_FACTOR = 1e4
+# Prices of a p.u. of voltage or current beyond its limit, in multiples of the dearest price of energy. The first at
+# which the search ends is taken: a dear one keeps the excess least, a cheap one is the easier problem.
+PENALTY_FACTORS = (1e4, 1e3, 1e2)
 
 
 @dataclass(slots=True)
@@ -52,21 +53,23 @@ class ExactDispatch:
     """Solver of the AC-exact problem for one network structure; keeps its last point as the next start."""
 
     def __init__(self, network: ThreePhaseNetwork, share: sparse.csc_matrix) -> None:
-        self._network, self.net = network, build_physics(network)
-        self.points = PointSolver(build_pattern(self.net, share), share)
+        self.net = build_physics(network)
+        self.points = point_solver(self.net, share)
         self._watched = np.zeros(0, dtype=np.int64)
         self._programs: dict[bool, TangentProgram] = {}
         self._warm: AcPoint | None = None
 
     def solve(self, network: ThreePhaseNetwork, problem: ScaledProblem, *, warm: bool = True) -> Outcome:
         """Dispatch within all limits if that can be, else with the least priced violation."""
-        if network is not self._network:
-            self._network, self.net = network, build_physics(network)
+        if network is not self.net.network:
+            self.net = at_other_taps(self.net, network)
         start = self._warm if warm else None
-        outcome = _OnePeriod(self, Period(self.points, self.net, network, problem)).outcome(start)
-        if not outcome.solved and outcome.point is not None:
-            penalty = PENALTY_FACTOR * price_scale(problem.bids)
-            elastic = Period(self.points, self.net, network, problem, penalty=penalty)
+        outcome = _OnePeriod(self, Period(self.points, self.net, problem)).outcome(start)
+        for factor in PENALTY_FACTORS:
+            if outcome.solved or outcome.point is None:
+                break
+            penalty = factor * price_scale(problem.bids)
+            elastic = Period(self.points, self.net, problem, penalty=penalty)
             again = _OnePeriod(self, elastic).outcome(None)
             again.iterations += outcome.iterations
             outcome = again
@@ -94,6 +97,9 @@ class _OnePeriod(Search[AcPoint, Step]):
         self._owner, self._period = owner, period
         self.scale, self.elastic = period.scale, period.penalty > 0.0
         self._merit_weight = period.penalty
+        if self.elastic:
+            # Penalties dwarf all prices: what is beyond the tolerance takes programs and tells nothing.
+            self.goal = KKT_TOLERANCE
 
     def outcome(self, warm: AcPoint | None) -> Outcome:
         """Search from the last clearing's point, or from the forecast."""
@@ -142,4 +148,4 @@ class _OnePeriod(Search[AcPoint, Step]):
         """Return the AC point a share of the step away."""
         period = self._period
         u, v = period.moved(point, share * step.u, share * step.dv)
-        return None if v is None else period.point(u, v, step.v_price, step.i_price)
+        return period.point(u, v, step.v_price, step.i_price)

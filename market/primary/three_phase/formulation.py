@@ -15,15 +15,27 @@ from voltier.grid.threephase_build import retap_three_phase
 from voltier.market.primary.current_injection.bound import BoundSolver, Method
 from voltier.market.primary.current_injection.terminals import VoltageTarget
 from voltier.market.primary.problem import PrimaryBids, PrimaryClearing, PrimaryPrices, priced_as
+from voltier.market.primary.three_phase.bundled import (
+    BundledTariff,
+    bundled_tariff,
+    support_payment,
+    support_worth,
+)
 from voltier.market.primary.three_phase.market import ThreePhaseMarket
 from voltier.market.primary.three_phase.price_parts import price_parts
 from voltier.market.primary.three_phase.problem import SocialWeights, ThreePhaseClearing, scale_problem
+from voltier.market.primary.three_phase.shares import PhaseBaseline, with_baseline
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
 PHASE_PARTS = ("energy", "loss", "voltage", "congestion", "regulation")
-"""Parts of the active price; all loads bid, so none follows its voltage and the sixth part is zero."""
+"""Parts of a price that are recorded; all loads bid, so none follows its voltage and the sixth part is zero."""
+PART_COLUMNS = (
+    tuple(f"{part}_usd_per_kwh" for part in PHASE_PARTS),
+    tuple(f"{part}_q_usd_per_kvarh" for part in PHASE_PARTS),
+)
+"""Names of the parts of the active and of the reactive price; energy has no reactive price, its part is zero."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +52,12 @@ class OperatorClearing(ThreePhaseClearing):
     """A three-phase clearing in the order of the SMOs, generators with the SMO that has them.
 
     dlmp_gen_usd_per_kwh : (n_smo,) price over the phases that a generator feeds; the SMO's own where there is none
+    bus_ratio : (n_bus, 3) v_bus = ratio·v_node at the taps that the dispatch is for
     origin : None where the prices in force are the marginal import price everywhere
     """
 
     dlmp_gen_usd_per_kwh: Array
+    bus_ratio: Array
     origin: PriceOrigin | None
 
 
@@ -67,8 +81,9 @@ class CurrentInjection:
     belong to the SMOs gen_smo (n_gen,)
     weights : of the objective's parts; it is divided by generation's, and so is the cost that clearings state
 
-    A generator feeds the phases of its bus evenly, whatever phases the SMO's houses are on: in the market it is an
-    operator of its own.
+    Net loads are on the phases that their bids say, and moves away from them on those of load_share. A generator
+    feeds the phases of its bus evenly, whatever phases the SMO's houses are on: in the market it is an operator of
+    its own.
     """
 
     def __init__(
@@ -85,7 +100,10 @@ class CurrentInjection:
         self._smo_bus = smo_bus
         self._load_share, self._gen_smo, self._weights = load_share, gen_smo, unit_generation(weights)
         self._share = sparse.csc_matrix(sparse.hstack([load_share, gen_share]))
-        self._market = ThreePhaseMarket(network, self._share, lower_bound=self._lower_bound)
+        self._place = _places(network, smo_bus, load_share)
+        nothing = np.zeros(load_share.shape[1])
+        empty = with_baseline(network, smo_bus, load_share, (nothing, nothing), None)
+        self._market = ThreePhaseMarket(empty, self._share, lower_bound=self._lower_bound)
         self._bounds: tuple[ThreePhaseNetwork, BoundSolver] | None = None
         self._tap: Index | None = None
         bus, self._phase = np.nonzero(feeder.has_phase)
@@ -97,27 +115,51 @@ class CurrentInjection:
         return 3.0 * self._built.s_phase_kva
 
     def clear(
-        self, bids: PrimaryBids, prices: PrimaryPrices, *, tap: Index | None, bound: bool
+        self,
+        bids: PrimaryBids,
+        prices: PrimaryPrices,
+        *,
+        baseline: PhaseBaseline | None = None,
+        tap: Index | None,
+        bound: bool,
     ) -> OperatorClearing:
-        """Clear at these taps; see ThreePhaseMarket.clear. Raises InputError for generation where no generator is."""
-        # The factors of a network are worth keeping as long as its taps rest.
+        """Clear at these taps; see ThreePhaseMarket.clear.
+
+        baseline : see with_baseline. Raises InputError for generation where no generator is, and for a baseline
+        that is not the bids'.
+        """
+        # Taps mostly rest, and so do the numbers that follow from them.
         if tap is None:
             self._tap, self._network = None, self._built
         elif self._tap is None or not np.array_equal(tap, self._tap):
             self._tap, self._network = tap, retap_three_phase(self._built, self._feeder, tap)
+        total = bids.p0_kw, bids.q0_kvar
+        network = with_baseline(self._network, self._smo_bus, self._load_share, total, baseline)
         clearing = self._market.clear(
-            self._spread(bids), prices, network=self._network, weights=self._weights, bound=bound
+            self._spread(bids), prices, network=network, weights=self._weights, bound=bound
         )
-        return self._gathered(clearing, PriceOrigin(self._network, prices, clearing))
+        return self._gathered(clearing, PriceOrigin(network, prices, clearing))
 
     def v_at_operators(self, clearing: PrimaryClearing) -> Array:
         """Return the voltage magnitude at each operator's bus, the mean of its phases by share [p.u.]."""
-        share = self._load_share
-        smo = np.repeat(np.arange(share.shape[1]), np.diff(share.indptr))
-        ratio = self._network.bus_ratio[self._smo_bus[smo], self._network.node_phase[share.indices]]
-        mean = np.zeros(share.shape[1])
-        np.add.at(mean, smo, share.data * ratio * clearing.v_pu[share.indices])
-        return mean
+        assert isinstance(clearing, OperatorClearing)
+        place, share = self._place, self._load_share
+        at_bus = clearing.bus_ratio[place.bus, place.phase] * clearing.v_pu[share.indices]
+        mean = np.bincount(place.smo, share.data * at_bus, share.shape[1])
+        return np.asarray(mean, dtype=np.float64)
+
+    def bundled(self, clearing: OperatorClearing) -> BundledTariff:
+        """Return what operators pay at the prices in force, and per kWh; see bundled_tariff.
+
+        Voltage support has the worth it has where the prices come from, none where they are the import's.
+        """
+        origin, place = clearing.origin, self._place
+        worth = np.zeros_like(clearing.v)
+        if origin is not None:
+            worth = support_worth(origin.network, origin.clearing)
+        ratio = clearing.bus_ratio[place.bus, place.phase]
+        support = support_payment(clearing.v, worth, self._load_share, ratio)
+        return bundled_tariff(clearing, support, dlmp_gen_usd_per_kwh=clearing.dlmp_gen_usd_per_kwh)
 
     def generator_prices(self, clearing: PrimaryClearing) -> Array:
         """Return the prices over the phases of the generators [$/kWh]."""
@@ -143,22 +185,26 @@ class CurrentInjection:
         )
 
     def phase_columns(self, clearing: PrimaryClearing) -> dict[str, Array]:
-        """Return prices in force, their parts, and the dispatch's voltages at all phases of all buses.
+        """Return prices in force, their parts, bundled tariffs, and the dispatch's voltages at all phases of all buses.
 
         Rows: buses in the feeder's order, phases a to c; nan where nothing feeds them. Prices and their parts are
-        those of the last sound clearing where the dispatch is of another one.
+        those of the last sound clearing where the dispatch is of another one. The bundled tariff is the operator's,
+        the same at all its phases.
         """
         assert isinstance(clearing, OperatorClearing)
         nodal = {
             "dlmp_usd_per_kwh": clearing.dlmp_node_p_usd_per_kwh,
             "dlmp_q_usd_per_kvarh": clearing.dlmp_node_q_usd_per_kvarh,
             "v_pu": clearing.v_pu,
-        } | _active_parts(clearing)
+        } | _parts(clearing)
         columns = {
             name: np.where(self._node >= 0, value[self._node], np.nan) for name, value in nodal.items()
         }
-        columns["v_pu"] *= self._network.bus_ratio[self._bus, self._phase]
-        return columns
+        columns["v_pu"] *= clearing.bus_ratio[self._bus, self._phase]
+        bundled = np.full(self._built.bus_node.shape, np.nan)
+        place = self._place
+        bundled[place.bus, place.phase] = self.bundled(clearing).tariff_usd_per_kwh[place.smo]
+        return columns | {"bundled_usd_per_kwh": bundled[self._bus, self._phase]}
 
     # ------------------------------------------------------------------ between SMOs and the market's operators
 
@@ -195,7 +241,9 @@ class CurrentInjection:
             "dlmp_p_usd_per_kwh": price[:n],
             "dlmp_q_usd_per_kvarh": clearing.dlmp_q_usd_per_kvarh[:n],
         }
-        return OperatorClearing(**values, dlmp_gen_usd_per_kwh=gen_price, origin=origin)
+        return OperatorClearing(
+            **values, dlmp_gen_usd_per_kwh=gen_price, bus_ratio=origin.network.bus_ratio, origin=origin
+        )
 
     # ------------------------------------------------------------------ certificate
 
@@ -220,13 +268,31 @@ class CurrentInjection:
         return base * found.value
 
 
-def _active_parts(clearing: OperatorClearing) -> dict[str, Array]:
-    """Return the parts of the active prices at every phase node, by column."""
-    names = [f"{name}_usd_per_kwh" for name in PHASE_PARTS]
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Operator, bus and phase of each entry of the load shares."""
+
+    smo: Index
+    bus: Index
+    phase: Index
+
+
+def _places(network: ThreePhaseNetwork, smo_bus: Index, load_share: sparse.csc_matrix) -> _Places:
+    smo = np.repeat(np.arange(load_share.shape[1]), np.diff(load_share.indptr))
+    return _Places(smo, smo_bus[smo], network.node_phase[load_share.indices])
+
+
+def _parts(clearing: OperatorClearing) -> dict[str, Array]:
+    """Return the parts of the active and reactive prices at every phase node, by column."""
+    columns = [name for names in PART_COLUMNS for name in names]
     if clearing.origin is None:
-        nothing = np.zeros_like(clearing.v_pu)
-        return dict.fromkeys(names, nothing) | {names[0]: clearing.dlmp_node_p_usd_per_kwh}
+        flat = dict.fromkeys(columns, np.zeros_like(clearing.v_pu))
+        return flat | {columns[0]: clearing.dlmp_node_p_usd_per_kwh}
     origin = clearing.origin
     parts = price_parts(origin.network, origin.clearing, origin.prices)
     # Limits that do not bind have parts of negative zero.
-    return {name: getattr(parts, part)[0] + 0.0 for name, part in zip(names, PHASE_PARTS, strict=True)}
+    return {
+        name: getattr(parts, part)[side] + 0.0
+        for side, names in enumerate(PART_COLUMNS)
+        for name, part in zip(names, PHASE_PARTS, strict=True)
+    }

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from voltier.grid.flow.derivative import N_SOURCE
+from voltier.grid.flow.nodal import load_power
 from voltier.grid.threephase import ThreePhaseNetwork
 from voltier.market.primary.exact import LIMIT_TOLERANCE_PU
 from voltier.market.primary.market import SMALLEST_COST_USD_PER_H
-from voltier.market.primary.problem import PrimaryBids, PrimaryPrices, box_problems
+from voltier.market.primary.problem import PrimaryBids, PrimaryPrices, box_problems, failed_clearing
 from voltier.market.primary.three_phase.exact import ExactDispatch, Outcome
-from voltier.market.primary.three_phase.physics import N_SOURCE, Physics, load_power
+from voltier.market.primary.three_phase.physics import Physics
 from voltier.market.primary.three_phase.point import AcPoint, PointSolver
 from voltier.market.primary.three_phase.problem import (
     SocialWeights,
     ThreePhaseClearing,
     check_share,
     scale_problem,
+    weight_problems,
 )
 
 Array = NDArray[np.float64]
@@ -67,18 +70,16 @@ class ThreePhaseMarket:
         began = perf_counter()
         network = self._network if network is None else network
         problem = scale_problem(bids, prices, weights, network.s_phase_kva)
-        wrong = box_problems(problem.bids)
+        wrong = weight_problems(weights) or box_problems(problem.bids)
         if len(bids.p0_kw) != self._share.shape[1]:
             wrong = f"{len(bids.p0_kw)} bids for {self._share.shape[1]} operators"
-        elif min(weights.voltage_usd_per_pu2h, weights.loss, 0.0) < 0.0:
-            wrong = "a weight is negative"
         if wrong:
-            return self._failed(network, weights, wrong, perf_counter() - began)
+            return self._failed(weights, wrong, began)
         outcome = self._exact.solve(network, problem, warm=warm)
         if not outcome.solved or outcome.point is None:
-            return self._failed(network, weights, outcome.note, perf_counter() - began)
+            return self._failed(weights, outcome.note, began)
         exact = self._exact
-        clearing = clearing_at(network, self._share, exact.points, exact.net, outcome, outcome.point)
+        clearing = clearing_at(self._share, exact.points, exact.net, outcome, outcome.point)
         clearing = replace(clearing, weights=weights, solve_s=perf_counter() - began)
         # With limits given up, the bound of the problem with limits says nothing of this cost.
         if not bound or self._lower_bound is None or clearing.status != "optimal":
@@ -87,40 +88,17 @@ class ThreePhaseMarket:
         gap = (cost - lower) / max(abs(cost), SMALLEST_COST_USD_PER_H)
         return replace(clearing, lower_bound_usd_per_h=lower, gap=gap, solve_s=perf_counter() - began)
 
-    def _failed(
-        self, network: ThreePhaseNetwork, weights: SocialWeights, note: str, solve_s: float
-    ) -> ThreePhaseClearing:
-        """Return a clearing without a dispatch: all nan, so that nothing can be used by mistake."""
+    def _failed(self, weights: SocialWeights, note: str, began: float) -> ThreePhaseClearing:
         n, n_smo = self._share.shape
-        each, nodal, phase = np.full(n_smo, np.nan), np.full(n, np.nan), np.full(N_SOURCE, np.nan)
+        plain = failed_clearing(n_smo, n, note, perf_counter() - began)
+        nodal, phase = plain.v_pu, np.full(N_SOURCE, np.nan)
         return ThreePhaseClearing(
-            p_kw=each,
-            q_kvar=each,
-            gen_kw=each,
-            dlmp_p_usd_per_kwh=each,
-            dlmp_q_usd_per_kvarh=each,
-            dlmp_node_p_usd_per_kwh=nodal,
+            **{field.name: getattr(plain, field.name) for field in fields(plain)},
             dlmp_node_q_usd_per_kvarh=nodal,
-            v_pu=nodal,
-            v=np.full(n, np.nan + 0j),
-            p_import_kw=np.nan,
-            q_import_kvar=np.nan,
+            v=nodal.astype(np.complex128),
             p_phase_kw=phase,
             q_phase_kvar=phase,
-            loss_kw=np.nan,
-            load_kw=np.nan,
-            cost_usd_per_h=np.nan,
-            lower_bound_usd_per_h=-np.inf,
-            gap=np.inf,
-            ac_residual_pu=np.inf,
-            kkt_residual=np.inf,
-            relaxation_residual_pu=np.nan,
-            status="failed",
-            note=note,
-            v_slack_pu=np.nan,
-            i_slack_pu=np.nan,
-            solve_s=solve_s,
-            iterations=0,
+            load_kw=plain.loss_kw,
             v_price_usd_per_puh=nodal,
             i_price_usd_per_puh=np.full(len(self._exact.net.i_max), np.nan),
             weights=weights,
@@ -128,7 +106,6 @@ class ThreePhaseMarket:
 
 
 def clearing_at(
-    network: ThreePhaseNetwork,
     share: sparse.csc_matrix,
     points: PointSolver,
     net: Physics,
@@ -136,7 +113,7 @@ def clearing_at(
     point: AcPoint,
 ) -> ThreePhaseClearing:
     """Report a point, weights and time left to the caller; share : of the operators, the first columns of u."""
-    base, n_smo = network.s_phase_kva, share.shape[1]
+    base, n_smo = net.network.s_phase_kva, share.shape[1]
     p, q, gen = point.u[:, :n_smo] * base
     over = max(outcome.v_slack, outcome.i_slack) > LIMIT_TOLERANCE_PU
     source = (point.taken - points.injection(point.u))[:N_SOURCE] * base
@@ -155,7 +132,7 @@ def clearing_at(
         p_phase_kw=source.real.copy(),
         q_phase_kvar=source.imag.copy(),
         loss_kw=point.loss * base,
-        load_kw=load_power(net, point.v).real * base,
+        load_kw=float(load_power(net.network, point.v).real.sum()) * base,
         cost_usd_per_h=point.cost * base,
         lower_bound_usd_per_h=-np.inf,
         gap=np.inf,

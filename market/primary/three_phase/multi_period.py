@@ -1,8 +1,9 @@
 """The three-phase market over many periods, tied together by batteries, AC-exact in every one of them.
 
-Each period is linearised as in the market of one period; a battery is an operator whose net power is minus what it
-charges and whose generation is what it discharges, and one sparse program holds all periods and the batteries'
-energy e_t = e_(t-1) + h·(efficiency·charge_t - discharge_t/efficiency).
+Each period is linearised as in the market of one period, and one sparse program holds all periods and the batteries'
+energy e_t = e_(t-1) + h·(efficiency·charge_t - discharge_t/efficiency). Nothing in it keeps a battery from charging
+and discharging at once, which pays where power is worth less than nothing; where one does, it is given the direction
+of its net power and the horizon is searched again.
 """
 
 from __future__ import annotations
@@ -18,44 +19,34 @@ from scipy import sparse
 from voltier.grid.errors import InputError, Problem
 from voltier.grid.threephase import ThreePhaseNetwork
 from voltier.market.primary.exact import KKT_ACCEPTABLE, KKT_TOLERANCE
-from voltier.market.primary.problem import PrimaryBids, PrimaryPrices, ScaledBids, box_problems
+from voltier.market.primary.problem import PrimaryBids, PrimaryPrices, box_problems
+from voltier.market.primary.three_phase.batteries import (
+    Batteries,
+    Direction,
+    check_batteries,
+    in_direction,
+    with_batteries,
+)
 from voltier.market.primary.three_phase.day_program import DayProgram, DayStep
 from voltier.market.primary.three_phase.exact import Outcome
 from voltier.market.primary.three_phase.market import DEFAULT_WEIGHTS, clearing_at
 from voltier.market.primary.three_phase.period import Period
 from voltier.market.primary.three_phase.physics import build_physics
-from voltier.market.primary.three_phase.point import AcPoint, PointSolver
+from voltier.market.primary.three_phase.point import AcPoint, point_solver
 from voltier.market.primary.three_phase.problem import (
     ScaledProblem,
     SocialWeights,
     ThreePhaseClearing,
     check_share,
     scale_problem,
+    weight_problems,
 )
-from voltier.market.primary.three_phase.search import Search
-from voltier.market.primary.three_phase.tangent import build_pattern
+from voltier.market.primary.three_phase.search import Search, Walk
 
 Array = NDArray[np.float64]
 
-
-@dataclass(frozen=True, slots=True)
-class Batteries:
-    """Batteries of the feeder; (k,) each.
-
-    charge_max_kw, discharge_max_kw : at the grid ; energy_min_kwh, energy_max_kwh : limits of what is stored
-    energy_start_kwh : stored at the start ; energy_end_kwh : least to be stored at the end
-    charge_efficiency, discharge_efficiency : in (0, 1] ; wear_usd_per_kwh : cost of a discharged kWh
-    """
-
-    charge_max_kw: Array
-    discharge_max_kw: Array
-    energy_min_kwh: Array
-    energy_max_kwh: Array
-    energy_start_kwh: Array
-    energy_end_kwh: Array
-    charge_efficiency: Array
-    discharge_efficiency: Array
-    wear_usd_per_kwh: Array
+# Power that a battery charges and discharges at once which is the solver's rounding [kW].
+BOTH_WAYS_KW = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +55,11 @@ class DayClearing:
 
     charge_kw, discharge_kw : (T, k) at the grid ; energy_kwh : (T, k) stored at the end of each period
     energy_price_usd_per_kwh : (T, k) what a stored kWh is worth at the end of each period
-    cost_usd : objective over the horizon ; kkt_residual, ac_residual_pu : worst over the periods
+    direction : (T, k) 1 or -1 where a battery would have charged and discharged at once, and so may only discharge or
+    only charge; 0 elsewhere. Prices are those of these directions
+    cost_usd : objective over the horizon ; both_ways_usd : the same where batteries may do both at once, which no
+    choice of directions undercuts (if the search found the best of its optima)
+    kkt_residual, ac_residual_pu : worst over the periods
     status : "optimal" or "failed" (limits that no dispatch meets among them; the note says which it is)
     """
 
@@ -73,7 +68,9 @@ class DayClearing:
     discharge_kw: Array
     energy_kwh: Array
     energy_price_usd_per_kwh: Array
+    direction: Direction
     cost_usd: float
+    both_ways_usd: float
     kkt_residual: float
     ac_residual_pu: float
     status: str
@@ -86,8 +83,8 @@ class ThreePhaseDay:
     """Clears a horizon of one network structure; the large program is set up once.
 
     share : (n, n_smo) as in ThreePhaseMarket; battery_share : (n, k) the same for batteries; hours : length of a
-    period; n_period : periods in the horizon. Raises InputError for shares that are no distribution and
-    for batteries that cannot be.
+    period; n_period : periods in the horizon. Raises InputError for shares that are no distribution, without
+    a battery, and for periods without length.
     """
 
     def __init__(
@@ -99,11 +96,17 @@ class ThreePhaseDay:
         hours: float,
         n_period: int,
     ) -> None:
-        self.network, self._share = network, check_share(network, share)
+        if battery_share.shape[1] == 0 or not 0.0 < hours < np.inf:
+            value, remedy = (
+                (battery_share.shape[1], hours),
+                "one battery at least, which ties periods together; hours > 0",
+            )
+            raise InputError([Problem("horizon", "batteries, hours", value, remedy)])
+        self._share = check_share(network, share)
         self._n_battery, self.hours, self._n_period = battery_share.shape[1], hours, n_period
         both = sparse.csc_matrix(sparse.hstack([self._share, check_share(network, battery_share)]))
         self.net = build_physics(network)
-        self.points = PointSolver(build_pattern(self.net, both), both)
+        self.points = point_solver(self.net, both)
         self._program: DayProgram | None = None
 
     def clear(
@@ -114,27 +117,60 @@ class ThreePhaseDay:
         *,
         weights: SocialWeights = DEFAULT_WEIGHTS,
     ) -> DayClearing:
-        """Return dispatch and prices of all periods; bids and prices : one for each period."""
+        """Return dispatch and prices of all periods; bids and prices : one for each period.
+
+        Raises InputError for prices that are not as many as bids, and for batteries that cannot be.
+        """
         began = perf_counter()
+        if len(bids) != len(prices):
+            remedy = f"one for each of the {len(bids)} periods that have bids"
+            raise InputError([Problem("horizon", "prices", len(prices), remedy)])
         check_batteries(batteries, self._n_battery)
-        base = self.network.s_phase_kva
+        wrong = weight_problems(weights) or self._size_problem(bids)
+        if wrong:
+            return self._failed(wrong, 0, began)
+        base = self.net.network.s_phase_kva
         problems = [
             with_batteries(scale_problem(bid, price, weights, base), batteries, base)
             for bid, price in zip(bids, prices, strict=True)
         ]
         wrong = next((word for word in (box_problems(p.bids) for p in problems) if word), "")
-        if len(problems) != self._n_period:
-            wrong = f"{len(problems)} periods for a horizon of {self._n_period}"
         if wrong:
-            return self._failed(wrong, 0, perf_counter() - began)
-        search = DaySearch(self, problems, batteries)
-        start = search.start()
-        if start is None:
-            return self._failed("no power flow exists at the start", 0, perf_counter() - began)
-        walk = search.run(start)
-        if walk.kkt > KKT_ACCEPTABLE:
-            return self._failed(walk.note, walk.iterations, perf_counter() - began)
-        return self._clearing(search, walk.point, weights, (walk.kkt, walk.iterations, walk.note, began))
+            return self._failed(wrong, 0, began)
+        found = self._search(problems, batteries)
+        if isinstance(found, str):
+            return self._failed(found, 0, began)
+        if not found.walk.kkt <= KKT_ACCEPTABLE:
+            return self._failed(found.walk.note, found.iterations, began)
+        return self._clearing(found, weights, began)
+
+    def _size_problem(self, bids: Sequence[PrimaryBids]) -> str:
+        if len(bids) != self._n_period:
+            return f"{len(bids)} periods for a horizon of {self._n_period}"
+        n_smo = self._share.shape[1]
+        return next((f"{len(b.p0_kw)} bids for {n_smo} operators" for b in bids if len(b.p0_kw) != n_smo), "")
+
+    def _search(self, problems: list[ScaledProblem], batteries: Batteries) -> _Found | str:
+        """Search with both directions open, then with one where both were used, until none is."""
+        direction = np.zeros((self._n_period, self._n_battery), dtype=np.int8)
+        base, iterations, loose = self.net.network.s_phase_kva, 0, np.nan
+        while True:
+            one_way = [in_direction(p, way) for p, way in zip(problems, direction, strict=True)]
+            search = DaySearch(self, one_way, batteries)
+            start = search.start()
+            if start is None:
+                return "no power flow exists at the start"
+            walk = search.run(start)
+            iterations += walk.iterations
+            cost = sum(point.cost for point in walk.point.points) * base * self.hours
+            loose = cost if not direction.any() else loose
+            found = _Found(search, walk, direction, cost, loose, iterations)
+            walk.note = _note(found)
+            net, both = _exchanged(walk.point, self._n_battery, BOTH_WAYS_KW / base)
+            # Each round closes at least one more direction, so there is a last one.
+            if not (walk.kkt <= KKT_ACCEPTABLE and both.any()):
+                return found
+            direction = np.where(both, np.where(net < 0.0, -1, 1), direction).astype(np.int8)
 
     def program(self, loaded: NDArray[np.int64]) -> DayProgram:
         """Return the program that has these wires among its rows."""
@@ -145,18 +181,16 @@ class ThreePhaseDay:
             )
         return self._program
 
-    def _clearing(
-        self, search: DaySearch, day: DayPoint, weights: SocialWeights, told: tuple[float, int, str, float]
-    ) -> DayClearing:
-        kkt, iterations, note, began = told
-        base, k = self.network.s_phase_kva, self._n_battery
+    def _clearing(self, found: _Found, weights: SocialWeights, began: float) -> DayClearing:
+        search, day, kkt, note = found.search, found.walk.point, found.walk.kkt, found.walk.note
+        base, k = self.net.network.s_phase_kva, self._n_battery
         clearings, worst = [], 0.0
         for period, point in zip(search.periods, day.points, strict=True):
             over_v, over_i = period.violations(point)
             ac = period.ac_residual(point)
             v_slack, i_slack = float(over_v.max(initial=0.0)), float(over_i.max(initial=0.0))
-            outcome = Outcome(point, kkt, ac, v_slack, i_slack, iterations, True, note)
-            clearing = clearing_at(self.network, self._share, self.points, self.net, outcome, point)
+            outcome = Outcome(point, kkt, ac, v_slack, i_slack, found.iterations, True, note)
+            clearing = clearing_at(self._share, self.points, self.net, outcome, point)
             clearings.append(replace(clearing, weights=weights))
             worst = max(worst, ac)
         u = np.stack([point.u[:, -k:] for point in day.points]) * base
@@ -166,64 +200,35 @@ class ThreePhaseDay:
             discharge_kw=u[:, 2],
             energy_kwh=search.energy(day.points) * base,
             energy_price_usd_per_kwh=day.worth * self.hours,
-            cost_usd=sum(c.cost_usd_per_h for c in clearings) * self.hours,
+            direction=found.direction,
+            cost_usd=found.cost_usd,
+            both_ways_usd=found.both_ways_usd,
             kkt_residual=kkt,
             ac_residual_pu=worst,
             status="optimal",
             note=note,
             solve_s=perf_counter() - began,
-            iterations=iterations,
+            iterations=found.iterations,
         )
 
-    def _failed(self, note: str, iterations: int, solve_s: float) -> DayClearing:
+    def _failed(self, note: str, iterations: int, began: float) -> DayClearing:
         none = np.full((self._n_period, self._n_battery), np.nan)
         return DayClearing(
-            (), none, none, none, none, np.nan, np.inf, np.inf, "failed", note, solve_s, iterations
+            periods=(),
+            charge_kw=none,
+            discharge_kw=none,
+            energy_kwh=none,
+            energy_price_usd_per_kwh=none,
+            direction=np.zeros(none.shape, dtype=np.int8),
+            cost_usd=np.nan,
+            both_ways_usd=np.nan,
+            kkt_residual=np.inf,
+            ac_residual_pu=np.inf,
+            status="failed",
+            note=note,
+            solve_s=perf_counter() - began,
+            iterations=iterations,
         )
-
-
-def with_batteries(problem: ScaledProblem, batteries: Batteries, base: float) -> ScaledProblem:
-    """Append the batteries to the operators: net power is minus the charge, generation the discharge."""
-    bids, zero = problem.bids, np.zeros(len(batteries.charge_max_kw))
-    low = np.stack([-batteries.charge_max_kw / base, zero, zero])
-    high = np.stack([zero, zero, batteries.discharge_max_kw / base])
-    flat = np.stack([zero, zero, zero])
-    wear = np.stack([zero, zero, batteries.wear_usd_per_kwh])
-
-    def joined(own: Array, more: Array) -> Array:
-        return np.concatenate([own, more], axis=1)
-
-    extended: ScaledBids = replace(
-        bids,
-        low=joined(bids.low, low),
-        high=joined(bids.high, high),
-        start=joined(bids.start, flat),
-        weight=joined(bids.weight, flat),
-        linear=joined(bids.linear, wear),
-    )
-    return replace(problem, bids=extended)
-
-
-def check_batteries(batteries: Batteries, count: int) -> None:
-    """Raise InputError for batteries that cannot be."""
-    b = batteries
-    wrong = {
-        "charge_max_kw": b.charge_max_kw < 0.0,
-        "discharge_max_kw": b.discharge_max_kw < 0.0,
-        "energy_start_kwh": (b.energy_start_kwh < b.energy_min_kwh) | (b.energy_start_kwh > b.energy_max_kwh),
-        "energy_end_kwh": b.energy_end_kwh > b.energy_max_kwh,
-        "charge_efficiency": (b.charge_efficiency <= 0.0) | (b.charge_efficiency > 1.0),
-        "discharge_efficiency": (b.discharge_efficiency <= 0.0) | (b.discharge_efficiency > 1.0),
-    }
-    problems = [
-        Problem(f"battery {k}", name, float(getattr(b, name)[k]), "within its limits; efficiencies in (0, 1]")
-        for name, bad in wrong.items()
-        for k in np.flatnonzero(bad)
-    ]
-    if len(b.charge_max_kw) != count:
-        problems.append(Problem("batteries", "charge_max_kw", len(b.charge_max_kw), f"{count} of them"))
-    if problems:
-        raise InputError(problems)
 
 
 @dataclass(slots=True)
@@ -234,6 +239,36 @@ class DayPoint:
     worth: Array
 
 
+@dataclass(slots=True)
+class _Found:
+    """Where a search over the directions of the batteries ended; fields as in DayClearing."""
+
+    search: DaySearch
+    walk: Walk[DayPoint]
+    direction: Direction
+    cost_usd: float
+    both_ways_usd: float
+    iterations: int
+
+
+def _note(found: _Found) -> str:
+    """Return what the search has to say, and first what was done to the batteries' directions."""
+    count, note = np.count_nonzero(found.direction), found.walk.note
+    if count == 0:
+        return note
+    why = f"{count} times a battery would charge and discharge at once"
+    if not found.walk.kkt <= KKT_ACCEPTABLE:
+        return f"{why}; with one direction each no dispatch was found: {note}"
+    dearer = f"{why}; kept to one direction each, {found.cost_usd - found.both_ways_usd:.4g} $ dearer"
+    return f"{dearer}; {note}" if note else dearer
+
+
+def _exchanged(day: DayPoint, n_battery: int, least: float) -> tuple[Array, NDArray[np.bool_]]:
+    """Return the net power of the batteries, (T, k) [p.u.], and where more than least goes both ways at once."""
+    u = np.stack([point.u[:, -n_battery:] for point in day.points])
+    return u[:, 0] + u[:, 2], np.minimum(-u[:, 0], u[:, 2]) > least
+
+
 class DaySearch(Search[DayPoint, DayStep]):
     """The search for a horizon's dispatch."""
 
@@ -242,9 +277,9 @@ class DaySearch(Search[DayPoint, DayStep]):
 
     def __init__(self, owner: ThreePhaseDay, problems: list[ScaledProblem], batteries: Batteries) -> None:
         self._owner, self._points, net = owner, owner.points, owner.net
-        self.periods = [Period(self._points, net, owner.network, problem) for problem in problems]
+        self.periods = [Period(self._points, net, problem) for problem in problems]
         self.scale, self.elastic = max(period.scale for period in self.periods), False
-        base, hours = owner.network.s_phase_kva, owner.hours
+        base, hours = owner.net.network.s_phase_kva, owner.hours
         self._charge = hours * batteries.charge_efficiency
         self._discharge = hours / batteries.discharge_efficiency
         self._start = batteries.energy_start_kwh / base
@@ -260,11 +295,10 @@ class DaySearch(Search[DayPoint, DayStep]):
         for period in self.periods:
             u = period.first_controls()
             u[:, -k:] = 0.0
-            v = self._points.first_flow(period.net, u, self._owner.network.v_source_pu)
-            if v is None:
+            at = period.at_rest(u)
+            if at is None:
                 return None
-            none = np.zeros(len(v) - 3), np.zeros(len(period.net.i_max))
-            found.append(period.point(u, v, *none))
+            found.append(at)
         return DayPoint(found, np.zeros_like(self._low))
 
     def energy(self, points: list[AcPoint]) -> Array:
@@ -319,9 +353,9 @@ class DaySearch(Search[DayPoint, DayStep]):
         found = []
         for t, (period, at) in enumerate(zip(self.periods, point.points, strict=True)):
             u, v = period.moved(at, share * step.u[t], share * step.dv[t])
-            if v is None:
-                return None
             new = period.point(u, v, step.v_price[t], step.i_price[t])
+            if new is None:
+                return None
             new.slope[0, -k:] += self._charge * step.worth[t]
             new.slope[2, -k:] += self._discharge * step.worth[t]
             found.append(new)

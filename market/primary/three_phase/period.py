@@ -5,16 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from voltier.grid.threephase import ThreePhaseNetwork
+from voltier.grid.flow.derivative import N_SOURCE
 from voltier.market.primary.linearised import FIXED_WIDTH_PU
-from voltier.market.primary.problem import ScaledBids
-from voltier.market.primary.three_phase.physics import (
-    N_SOURCE,
-    Physics,
-    second_derivative,
-    taken_power,
-    wire_curvature,
-)
+from voltier.market.primary.problem import price_scale
+from voltier.market.primary.three_phase.physics import Physics, second_derivative, wire_curvature
 from voltier.market.primary.three_phase.point import AcPoint, PointSolver
 from voltier.market.primary.three_phase.problem import ScaledProblem
 from voltier.market.primary.three_phase.program import Room
@@ -28,13 +22,6 @@ Index = NDArray[np.int64]
 WATCHED_LOADING = 0.8
 
 
-def price_scale(bids: ScaledBids) -> float:
-    """Return a size of prices [$/kWh] against which duals are judged."""
-    marginal = np.abs(bids.weight[2] * bids.high[2])
-    dearest = float(marginal.max()) if marginal.size else 0.0
-    return max(abs(bids.import_price), abs(bids.loss_price), min(dearest, 10.0), 1e-2)
-
-
 class Period:
     """A network, bids and limits; penalty [$/kWh per p.u.] prices excess where limits are elastic, 0 if strict."""
 
@@ -42,33 +29,29 @@ class Period:
         self,
         points: PointSolver,
         net: Physics,
-        network: ThreePhaseNetwork,
         problem: ScaledProblem,
         *,
         penalty: float = 0.0,
     ) -> None:
         self.points, self.net, self.problem, self.bids = points, net, problem, problem.bids
         self.penalty, self.scale = penalty, price_scale(problem.bids)
-        self._pattern, self._v_source = points.pattern, network.v_source_pu
-        self._v_low, self._v_high = network.v_min_pu[N_SOURCE:], network.v_max_pu[N_SOURCE:]
+        self._pattern = points.pattern
+        self._v_low, self._v_high = (v[N_SOURCE:] for v in (net.network.v_min_pu, net.network.v_max_pu))
 
     def start(self, warm: AcPoint | None) -> AcPoint | None:
         """Return the last clearing's point under these bids, or that of the forecast; None without power flow."""
-        bids, net = self.bids, self.net
-        n, wires = len(net.first) - 1, len(net.i_max)
-        v_price, i_price = np.zeros(n - N_SOURCE), np.zeros(wires)
+        bids, wires = self.bids, len(self.net.i_max)
         if warm is not None and len(warm.i_price) == wires:
-            u, guess = np.clip(warm.u, bids.low, bids.high), warm.v.copy()
-            guess[:N_SOURCE] = self._v_source
-            state = self.points.flow(net, u, guess)
-            if state is not None:
-                return self.point(u, state, warm.v_price, warm.i_price)
-        u = self.first_controls()
-        state = self.points.first_flow(net, u, self._v_source)
-        if state is None:
-            u = np.clip(np.zeros_like(u), bids.low, bids.high)
-            state = self.points.first_flow(net, u, self._v_source)
-        return None if state is None else self.point(u, state, v_price, i_price)
+            u = np.clip(warm.u, bids.low, bids.high)
+            found = self.point(u, self.points.flow(self.net, u, warm.v), warm.v_price, warm.i_price)
+            if found is not None:
+                return found
+        return self.at_rest(self.first_controls()) or self.at_rest(np.clip(0.0, bids.low, bids.high))
+
+    def at_rest(self, u: Array) -> AcPoint | None:
+        """Return the point of a dispatch from nothing, with limits that cost nothing."""
+        v = self.points.flow(self.net, u)
+        return self.point(u, v, np.zeros(self.points.size.n_free), np.zeros(len(self.net.i_max)))
 
     def first_controls(self) -> Array:
         """Return the forecast, with generators where the import's price would have them."""
@@ -78,9 +61,9 @@ class Period:
         u[2] = np.clip(worth / np.maximum(bids.weight[2], 1e-12), bids.low[2], bids.high[2])
         return u
 
-    def point(self, u: Array, v: Complex, v_price: Array, i_price: Array) -> AcPoint:
-        """Return the point of solved voltages with these limit multipliers."""
-        return self.points.point(self.net, self.problem, u, v, v_price, i_price)
+    def point(self, u: Array, v: Complex | None, v_price: Array, i_price: Array) -> AcPoint | None:
+        """Return the point of solved voltages with these limit multipliers; None for none."""
+        return None if v is None else self.points.point(self.net, self.problem, u, v, v_price, i_price)
 
     def fill(self, point: AcPoint, proximal: float, *, exact: bool) -> None:
         """Write Jacobian and Hessian at the point into the pattern.
@@ -88,7 +71,7 @@ class Period:
         exact : the Hessian of the Lagrangian; else one that prices all losses alike, which is convex.
         """
         self.points.fill(self.net, point.v)
-        net, pattern, bids = self.net, self._pattern, self.bids
+        net, pattern, bids = self.net.balance, self._pattern, self.bids
         plain, mixed = np.empty_like(net.y), np.empty_like(net.y)
         if exact:
             second_derivative(net, point.v, point.price + bids.loss_price, point.price, plain, mixed)
@@ -98,7 +81,7 @@ class Period:
             alike = np.full_like(point.v, max(float(np.mean(point.price.real)) + bids.loss_price, 0.0))
             second_derivative(net, point.v, alike, np.zeros_like(point.v), plain, mixed)
             bend = np.maximum(point.v_price, 0.0)
-        wire_curvature(net, point.current, point.i_price, point.v, plain, mixed)
+        wire_curvature(self.net, point.current, point.i_price, plain, mixed)
         data = pattern.hessian.data
         frame = point.v / np.abs(point.v)
         write_hessian(net, frame, plain, mixed, pattern.curve, data)
@@ -165,6 +148,4 @@ class Period:
 
     def ac_residual(self, point: AcPoint) -> float:
         """Return the largest mismatch of complex power at a node [p.u.]."""
-        taken = np.empty_like(point.v)
-        taken_power(self.net, point.v, taken)
-        return float(np.abs(taken - self.points.injection(point.u))[N_SOURCE:].max())
+        return float(np.abs(point.taken - self.points.injection(point.u))[N_SOURCE:].max())

@@ -14,12 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.sparse.linalg import splu
 
-from voltier.grid.flow.nodal import power_jacobian
+from voltier.grid.flow.derivative import N_SOURCE, PowerJacobian, balance_of
 from voltier.grid.threephase import ThreePhaseNetwork
 from voltier.market.primary.problem import PrimaryPrices
-from voltier.market.primary.three_phase.physics import N_SOURCE, rated_wires
+from voltier.market.primary.three_phase.physics import rated_wires
 from voltier.market.primary.three_phase.problem import ThreePhaseClearing
 
 Array = NDArray[np.float64]
@@ -105,16 +104,15 @@ def load_sensitivity(network: ThreePhaseNetwork, v: Complex, gradient: Complex) 
     moves no voltage. Raises RuntimeError at the nose of the power-flow curve, where nothing is defined.
     """
     n, m = len(v), len(gradient)
-    slope = power_jacobian(network, v)
-    free = np.concatenate([np.arange(N_SOURCE, n), np.arange(n + N_SOURCE, 2 * n)])
-    right = np.empty((len(free), m + N_SOURCE))
-    right[:, :m] = np.hstack([gradient.real, gradient.imag])[:, free].T
-    right[:, m:] = slope[:N_SOURCE][:, free].toarray().T
-    balance = sparse.csc_matrix(slope[free][:, free])
-    factor = splu(balance)
+    balance = balance_of(network)
+    tangent = PowerJacobian(balance)
+    tangent.fill(balance, v)
+    own = (np.conj(tangent.frame) * gradient)[:, N_SOURCE:]
+    right = np.vstack([np.hstack([own.real, own.imag]), tangent.source]).T
+    factor = tangent.factor()
     moved = factor.solve(right, trans="T")
     # Admittances of short lines are some 1e4: one refinement gives back the digits they cost.
-    moved += factor.solve(right - balance.T @ moved, trans="T")
+    moved += factor.solve(right - tangent.matrix.T @ moved, trans="T")
     out = np.zeros((m + N_SOURCE, 2, n))
     out[:, :, N_SOURCE:] = -moved.T.reshape(m + N_SOURCE, 2, n - N_SOURCE)
     phase = np.arange(N_SOURCE)

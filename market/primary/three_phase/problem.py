@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from voltier.grid.errors import InputError, Problem
+from voltier.grid.flow.derivative import N_SOURCE
 from voltier.grid.threephase import ThreePhaseNetwork
 from voltier.market.primary.problem import PrimaryBids, PrimaryClearing, PrimaryPrices, ScaledBids, scale_bids
-from voltier.market.primary.three_phase.physics import N_SOURCE
 
 Array = NDArray[np.float64]
 Complex = NDArray[np.complex128]
@@ -93,6 +93,14 @@ def scale_problem(
     return ScaledProblem(scaled, weights.voltage_usd_per_pu2h / s_phase_kva, weights.v_target_pu)
 
 
+def weight_problems(weights: SocialWeights) -> str:
+    """Say what makes weights unusable, or "" when they are sound."""
+    parts = weights.disutility, weights.generation, weights.loss, weights.voltage_usd_per_pu2h
+    if not all(np.isfinite((*parts, weights.v_target_pu))):
+        return "a weight is not finite"
+    return "a weight is negative" if min(parts) < 0.0 else ""
+
+
 def scaled_cost(problem: ScaledProblem, u: Array, v: Complex, head: float, loss: float) -> float:
     """Return the scaled objective; u : (3, n_smo), v : (n,), head : import, loss : of the network [p.u.]."""
     bids = problem.bids
@@ -118,7 +126,7 @@ def check_share(network: ThreePhaseNetwork, share: sparse.spmatrix) -> sparse.cs
         Problem(
             where=f"operator {k}", field="share", value=float(total[k]), remedy="shares >= 0 that sum to 1"
         )
-        for k in np.flatnonzero((np.abs(total - 1.0) > SHARE_TOLERANCE) | (least < 0.0))
+        for k in np.flatnonzero(~((np.abs(total - 1.0) <= SHARE_TOLERANCE) & (least >= 0.0)))
     ]
     if problems:
         raise InputError(problems)

@@ -14,20 +14,20 @@ import piqp
 from numpy.typing import NDArray
 from scipy import sparse
 
+from voltier.grid.flow.derivative import N_SOURCE
 from voltier.market.primary.linearised import FIXED_WIDTH_PU
+from voltier.market.primary.persistent import PersistentSolver
 from voltier.market.primary.problem import ScaledBids
-from voltier.market.primary.three_phase.physics import N_SOURCE, Physics
+from voltier.market.primary.three_phase.physics import Physics
 from voltier.market.primary.three_phase.tangent import Pattern, Size
 
 Array = NDArray[np.float64]
 Complex = NDArray[np.complex128]
 Index = NDArray[np.int64]
 
-
-PROGRAM_STEP_LIMIT = 80
-# The residuals to strive for, and those to be content with where rounding allows no better.
-PROGRAM_GOAL = 1e-10
-PROGRAM_TOLERANCE = 1e-8
+STEP_LIMIT = 80
+GOAL = 1e-9
+CONTENT = 1e-8
 
 
 @dataclass(slots=True)
@@ -60,12 +60,13 @@ class Step:
 class TangentProgram:
     """One program, set up once for a structure and a set of watched wires, then updated at every point.
 
-    watched : (k,) wires that are rows; elastic : limits may be exceeded at a price
+    watched : (k,) wires that are rows; elastic : limits may be exceeded at a price, and costs are written in units
+    of that price, for the solver's tolerances are absolute
     rows, wire : the rows of limits, and the places of the wires' values with where these come from
     """
 
     def __init__(self, net: Physics, pattern: Pattern, watched: Index, *, elastic: bool) -> None:
-        n_free = pattern.jacobian.shape[0] // 2
+        n_free = pattern.matrix.shape[0] // 2
         self.size = Size(n_free, (pattern.matrix.shape[1] - 1 - 2 * n_free) // 3)
         self.watched, self.elastic = watched, elastic
         self._pattern, self._net = pattern, net
@@ -79,16 +80,26 @@ class TangentProgram:
         self._linear = np.zeros(total)
         self._rhs = np.zeros(self.size.n_row)
         self._fixed = np.zeros((3, self.size.n_smo), dtype=bool)
-        self._penalty = 0.0
-        self._solver: piqp.SparseSolver | None = None
+        self._unit = 1.0
+        self._solver = PersistentSolver(goal=GOAL, content=CONTENT, step_limit=STEP_LIMIT)
 
     def bid(self, bids: ScaledBids, penalty: float) -> None:
         """Take the boxes of one clearing; penalty [$/kWh per p.u.] prices the slacks of the elastic form."""
         self._fixed = bids.high - bids.low < FIXED_WIDTH_PU
-        self._penalty = penalty
+        self._unit = penalty if self.elastic else 1.0
 
     def solve(self, gradient: Array, bids: ScaledBids, u: Array, room: Room, tangent: Array) -> Step:
-        """Solve at a point whose Jacobian stands in the pattern's matrix and whose Hessian in its own.
+        """Solve at a point; see data."""
+        result, solved = self._solver.solve(**self.data(gradient, bids, u, room, tangent))
+        x, f = np.array(result.x), self.size.n_free
+        du = np.where(self._fixed, 0.0, x[self.size.control : self.size.head].reshape(3, -1))
+        v_price, i_price = self._prices(result)
+        return Step(du, x[:f] + 1j * x[f : 2 * f], v_price, i_price, solved)
+
+    def data(
+        self, gradient: Array, bids: ScaledBids, u: Array, room: Room, tangent: Array
+    ) -> dict[str, Array | sparse.csc_matrix]:
+        """Return the program at a point whose Jacobian and Hessian stand in the pattern, in PersistentSolver's words.
 
         gradient : (n_column,) of the objective; u : (3, n_smo) controls there; tangent : (wire entries, 2)
         derivative of |i| with a and b, in the order of Physics.wire_node
@@ -104,21 +115,22 @@ class TangentProgram:
         self.hessian.data[self._diagonal[flat][fixed]] = 1.0
         self._linear[: size.n_column] = gradient
         self._linear[flat][fixed] = 0.0
+        if self.elastic:
+            self.hessian.data /= self._unit
+            self._linear[: size.n_column] /= self._unit
         self._low[flat] = np.where(fixed, -1.0, (bids.low - u).ravel())
         self._high[flat] = np.where(fixed, 1.0, (bids.high - u).ravel())
         sides = self._sides(room)
         self._write_wires(tangent)
-        result, solved = self._run(sides)
-        x = np.array(result.x)
-        du = np.where(self._fixed, 0.0, x[flat].reshape(3, -1))
-        f = size.n_free
-        v_price, i_price = self._prices(result)
-        return Step(du, x[:f] + 1j * x[f : 2 * f], v_price, i_price, solved and bool(np.all(np.isfinite(x))))
+        if self.rows is not None:
+            sides["G"] = self.rows
+        own = {"P": self.hessian, "c": self._linear, "A": self.matrix, "b": self._rhs}
+        return own | {"x_l": self._low, "x_u": self._high} | sides
 
-    def _sides(self, room: Room) -> dict[str, Array]:
+    def _sides(self, room: Room) -> dict[str, Array | sparse.csc_matrix]:
         f, n, c = self.size.n_free, self.size.n_column, len(self.watched)
         if self.elastic:
-            self._linear[n:] = self._penalty
+            self._linear[n:] = 1.0
             low = np.concatenate([room.v_low, np.full(f + c, -np.inf)])
             high = np.concatenate([np.full(f, np.inf), room.v_high, room.i_high[self.watched]])
             return {"h_l": low, "h_u": high}
@@ -145,7 +157,7 @@ class TangentProgram:
             value.append(-np.ones(c))
             source.append(np.full(c, -1))
         for line, wire in enumerate(self.watched):
-            at = np.arange(net.wire_first[wire], net.wire_first[wire + 1])
+            at = np.arange(net.wires.indptr[wire], net.wires.indptr[wire + 1])
             at = at[net.wire_node[at] >= N_SOURCE]
             for part in range(2):
                 row.append(np.full(len(at), base + line))
@@ -164,33 +176,13 @@ class TangentProgram:
             place, source = self.wire
             self.rows.data[place] = tangent.ravel()[source]
 
-    def _run(self, sides: dict[str, Array]) -> tuple[piqp.Result, bool]:
-        data = {"P": self.hessian, "c": self._linear, "A": self.matrix, "b": self._rhs} | sides
-        data |= {"x_l": self._low, "x_u": self._high}
-        if self.rows is not None:
-            data["G"] = self.rows
-        if self._solver is None:
-            self._solver = piqp.SparseSolver()
-            self._solver.settings.compute_timings = False
-            self._solver.settings.eps_abs = PROGRAM_GOAL
-            self._solver.settings.eps_rel = PROGRAM_GOAL
-            self._solver.settings.preconditioner_iter = 3
-            # A program that has an inside is done in 10 to 50 steps.
-            self._solver.settings.max_iter = PROGRAM_STEP_LIMIT
-            self._solver.setup(**data)
-        else:
-            self._solver.update(**data)
-        status = self._solver.solve()
-        result = self._solver.result
-        return result, status == piqp.PIQP_SOLVED or worst_residual(result.info) <= PROGRAM_TOLERANCE
-
     def _prices(self, result: piqp.Result) -> tuple[Array, Array]:
         f, base = self.size.n_free, 2 * self.size.n_free if self.elastic else 0
         i_price = np.zeros(len(self._net.i_max))
         if len(self.watched):
-            i_price[self.watched] = result.z_u[base:]
+            i_price[self.watched] = self._unit * np.array(result.z_u[base:])
         if self.elastic:
-            return np.array(result.z_u[f : 2 * f]) - np.array(result.z_l[:f]), i_price
+            return self._unit * (np.array(result.z_u[f : 2 * f]) - np.array(result.z_l[:f])), i_price
         return np.array(result.z_bu[:f]) - np.array(result.z_bl[:f]), i_price
 
 
@@ -208,8 +200,3 @@ def _diagonal_added(pattern: Pattern, total: int) -> tuple[sparse.csc_matrix, In
     indices = np.append(base.indices, base.shape[0] + np.arange(extra))
     data = np.append(base.data, np.zeros(extra))
     return sparse.csc_matrix((data, indices, indptr), shape=(total, total)), pattern.diagonal
-
-
-def worst_residual(info: piqp.Info) -> float:
-    """Return the largest residual of a program's solution, whatever the solver thinks of it."""
-    return float(max(info.primal_res, info.dual_res, min(info.duality_gap, info.duality_gap_rel)))

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from voltier.grid.flow.derivative import N_SOURCE
 from voltier.grid.threephase import ThreePhaseNetwork
 from voltier.market.primary.problem import PrimaryBids, PrimaryPrices
-from voltier.market.primary.three_phase.physics import N_SOURCE, rated_wires
+from voltier.market.primary.three_phase.physics import rated_wires
 from voltier.market.primary.three_phase.problem import ScaledProblem, SocialWeights, scale_problem
 
 Array = NDArray[np.float64]

@@ -14,7 +14,7 @@ from numba import njit
 from numpy.typing import NDArray
 from scipy import sparse
 
-from voltier.market.primary.three_phase.physics import N_SOURCE, Physics
+from voltier.grid.flow.derivative import N_SOURCE, Balance, PowerJacobian
 
 Array = NDArray[np.float64]
 Complex = NDArray[np.complex128]
@@ -53,9 +53,8 @@ class Size:
 class Pattern:
     """Matrices whose stored values are to be overwritten, and the places where they stand.
 
-    matrix : (n_row, n_column) CSC; jacobian : (2 n_free, 2 n_free) CSC, the balances in a and b
-    entry : (4, n_pair) places in `matrix` of (P row, a), (P row, b), (Q row, a), (Q row, b); -1 if none
-    square : places in `matrix` of the values of `jacobian`
+    matrix : (n_row, n_column) CSC; square : places in it of the values of PowerJacobian.matrix
+    source_column, source : columns of the nodes next to the source, and their places in the row of the import
     control : (3, n_share) places of the shares in `matrix`, which already has them; -1 where the source's
     reactive balance is no row ; operator : (n_share,) whose share it is
     hessian : (n_column, n_column) CSC, upper triangle; curve : (3, n_pair) places of (a, a), (a, b), (b, b)
@@ -63,9 +62,9 @@ class Pattern:
     """
 
     matrix: sparse.csc_matrix
-    jacobian: sparse.csc_matrix
-    entry: Index
     square: Index
+    source_column: Index
+    source: Index
     control: Index
     operator: Index
     hessian: sparse.csc_matrix
@@ -73,52 +72,42 @@ class Pattern:
     diagonal: Index
 
 
-def build_pattern(net: Physics, share: sparse.csc_matrix) -> Pattern:
+def build_pattern(net: Balance, tangent: PowerJacobian, share: sparse.csc_matrix) -> Pattern:
     """Lay out the program of a network and the operators' shares, (n, n_smo)."""
     n, n_smo = share.shape
     size = Size(n - N_SOURCE, n_smo)
     f = size.n_free
-    row = np.repeat(np.arange(n), np.diff(net.first))
-    k, m = row - N_SOURCE, net.column - N_SOURCE
-    inner, from_source = (k >= 0) & (m >= 0), (k < 0) & (m >= 0)
-    p_row = np.where(k >= 0, k, 2 * f)
-    entries = [
-        (p_row, m, inner | from_source),
-        (p_row, f + m, inner | from_source),
-        (f + k, m, inner),
-        (f + k, f + m, inner),
-    ]
+    beside = np.setdiff1d(net.column[: net.first[N_SOURCE]], np.arange(N_SOURCE)) - N_SOURCE
+    source_column = np.concatenate([beside, f + beside])
+    entries = [_stored(tangent.matrix), (np.full(len(source_column), 2 * f), source_column)]
     given = sparse.coo_matrix(share)
     at, operator = given.row.astype(np.int64), given.col.astype(np.int64)
     free = at >= N_SOURCE
-    p_at, every = np.where(free, at - N_SOURCE, 2 * f), np.ones(len(at), dtype=bool)
+    p_at = np.where(free, at - N_SOURCE, 2 * f)
     entries += [
-        (p_at, size.control + operator, every),
-        (f + at - N_SOURCE, size.control + n_smo + operator, free),
-        (p_at, size.control + 2 * n_smo + operator, every),
-        (np.array([2 * f]), np.array([size.head]), np.array([True])),
+        (p_at, size.control + operator),
+        (np.where(free, f + at - N_SOURCE, -1), size.control + n_smo + operator),
+        (p_at, size.control + 2 * n_smo + operator),
+        (np.array([2 * f]), np.array([size.head])),
     ]
     matrix, places = _assemble(entries, (size.n_row, size.n_column))
-    matrix.data[places[7]] = -1.0
-    for place in places[4:7]:
+    matrix.data[places[5]] = -1.0
+    for place in places[2:5]:
         # The source's three phases share one row.
         np.add.at(matrix.data, place[place >= 0], -given.data[place >= 0])
-    jacobian, square = _submatrix(matrix, 2 * f)
-    upper = inner & (k <= m)
+    row = np.repeat(np.arange(n), np.diff(net.first))
+    k, m = row - N_SOURCE, net.column - N_SOURCE
+    inner = (k >= 0) & (m >= 0)
+    upper = np.where(inner & (k <= m), k, -1)
     every_column = np.arange(size.n_column)
-    curves = [
-        (k, m, upper),
-        (k, f + m, inner),
-        (f + k, f + m, upper),
-        (every_column, every_column, every_column >= 0),
-    ]
-    hessian, bends = _assemble(curves, (size.n_column, size.n_column))
+    curves = [(upper, m), (np.where(inner, k, -1), f + m), (np.where(upper < 0, -1, f + k), f + m)]
+    hessian, bends = _assemble([*curves, (every_column, every_column)], (size.n_column, size.n_column))
     return Pattern(
         matrix=matrix,
-        jacobian=jacobian,
-        entry=np.stack(places[:4]),
-        square=square,
-        control=np.stack(places[4:7]),
+        square=places[0],
+        source_column=source_column,
+        source=places[1],
+        control=np.stack(places[2:5]),
         operator=operator,
         hessian=hessian,
         curve=np.stack(bends[:3]),
@@ -126,60 +115,40 @@ def build_pattern(net: Physics, share: sparse.csc_matrix) -> Pattern:
     )
 
 
+def _stored(matrix: sparse.csc_matrix) -> tuple[Index, Index]:
+    """Return rows and columns of the stored values."""
+    column = np.repeat(np.arange(matrix.shape[1]), np.diff(matrix.indptr))
+    return matrix.indices.astype(np.int64), column
+
+
 def _assemble(
-    entries: list[tuple[Index, Index, NDArray[np.bool_]]], shape: tuple[int, int]
+    entries: list[tuple[Index, Index]], shape: tuple[int, int]
 ) -> tuple[sparse.csc_matrix, list[Index]]:
-    """Return a zero matrix with these entries stored (twice named, once stored) and their places."""
-    row = np.concatenate([r[keep] for r, _, keep in entries])
-    column = np.concatenate([c[keep] for _, c, keep in entries])
-    key, inverse = np.unique(column * shape[0] + row, return_inverse=True)
+    """Return a zero matrix with these entries stored (twice named, once stored) and their places.
+
+    An entry in row -1 is none, and its place is -1.
+    """
+    row, column = (np.concatenate([entry[k] for entry in entries]) for k in range(2))
+    there = row >= 0
+    key, inverse = np.unique(column[there] * shape[0] + row[there], return_inverse=True)
     indptr = np.searchsorted(key, shape[0] * np.arange(shape[1] + 1))
     matrix = sparse.csc_matrix((np.zeros(len(key)), key % shape[0], indptr), shape=shape)
-    places, start = [], 0
-    for _, _, keep in entries:
-        place = np.full(len(keep), -1, dtype=np.int64)
-        count = int(keep.sum())
-        place[keep] = inverse[start : start + count]
-        places.append(place)
-        start += count
-    return matrix, places
+    place = np.full(len(row), -1, dtype=np.int64)
+    place[there] = inverse
+    ends = np.cumsum([len(rows) for rows, _ in entries])
+    return matrix, np.split(place, ends[:-1])
 
 
-def _submatrix(matrix: sparse.csc_matrix, n: int) -> tuple[sparse.csc_matrix, Index]:
-    """Return the leading (n, n) block and where its values stand in the matrix."""
-    end = matrix.indptr[n]
-    keep = np.flatnonzero(matrix.indices[:end] < n)
-    indptr = np.searchsorted(keep, matrix.indptr[: n + 1])
-    block = sparse.csc_matrix((np.zeros(len(keep)), matrix.indices[keep], indptr), shape=(n, n))
-    return block, keep.astype(np.int64)
-
-
-@njit(cache=True)
-def write_jacobian(
-    net: Physics, frame: Complex, with_v: Complex, with_conj: Complex, entry: Index, data: Array
-) -> None:
-    """Write dG in the nodes' own frames into the matrix; frame : (n,) φ = v/|v|."""
-    for part in range(4):
-        for e in range(net.column.size):
-            if entry[part, e] >= 0:
-                data[entry[part, e]] = 0.0
-    for k in range(frame.size):
-        for e in range(net.first[k], net.first[k + 1]):
-            if entry[0, e] < 0:
-                continue
-            phase = frame[net.column[e]]
-            one, two = with_v[e] * phase, with_conj[e] * np.conj(phase)
-            along, across = one + two, 1j * (one - two)
-            data[entry[0, e]] += along.real
-            data[entry[1, e]] += across.real
-            if entry[2, e] >= 0:
-                data[entry[2, e]] += along.imag
-                data[entry[3, e]] += across.imag
+def write_tangent(tangent: PowerJacobian, pattern: Pattern) -> None:
+    """Take the balances' derivative over into the matrix; the import is what all phases of the source take."""
+    data = pattern.matrix.data
+    data[pattern.square] = tangent.matrix.data
+    data[pattern.source] = tangent.source[:, pattern.source_column].sum(axis=0)
 
 
 @njit(cache=True)
 def write_hessian(
-    net: Physics, frame: Complex, plain: Complex, mixed: Complex, curve: Index, data: Array
+    net: Balance, frame: Complex, plain: Complex, mixed: Complex, curve: Index, data: Array
 ) -> None:
     """Write twice the form Re(dvᵀ plain dv) + dvᴴ mixed dv in the nodes' own frames, upper triangle."""
     for k in range(frame.size):
