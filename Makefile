@@ -16,7 +16,7 @@ run: $(VENV)/ready
 	$(VENV)/bin/voltier run $(SCENARIO)
 
 test: $(VENV)/oracles lint type
-	$(VENV)/bin/pytest
+	$(VENV)/bin/pytest -n 2 --dist loadfile
 
 lint: $(VENV)/ready
 	$(VENV)/bin/ruff check .

@@ -12,15 +12,16 @@ from numpy.typing import NDArray
 from voltier.agents.certificates import GameBook, event
 from voltier.agents.clock import MINUTE_S
 from voltier.agents.consumer_model import ConsumerModel
-from voltier.agents.devices.inverter import LOAD_TAN_PHI
-from voltier.agents.houses import BASE, BATTERY, EV, HVAC, PV, WATER, Moment, inverter_room_kvar
+from voltier.agents.devices.base import Base
+from voltier.agents.devices.device import Moment, Outlook
+from voltier.agents.forecast import NO_ERROR, ForecastError, with_error
+from voltier.agents.houses import device_columns, reactive_kvar
 from voltier.agents.iot import IotNetwork, IotSpec
 from voltier.agents.messages import Conditions, Forecast, Injections, SmaBids, SmaMeters, SmaSchedule
 from voltier.agents.operator import Mail, Outbox, Rows
-from voltier.agents.plan import Outlook
 from voltier.agents.population import Population
 from voltier.agents.randomness import stream
-from voltier.market.consumer import Game
+from voltier.market.consumer import Game, Prices
 from voltier.market.secondary import sum_by_market
 
 Array = NDArray[np.float64]
@@ -40,7 +41,8 @@ class ConsumerRules:
     at outside_price_usd_per_kwh, and at zero thermostats hold the wanted temperature and batteries only keep their
     house's own PV. game : whether schedules are shared by the consumer market's game.
     first_guess_usd_per_kwh : tariff expected before any is known. start_minute : minute of the day at simulated
-    second 0. record_period_s : between records of houses and devices.
+    second 0. record_period_s : between records of houses and devices. forecast_error : of what they plan by.
+    prices : of the game, one pair for all houses of a market or a pair for each.
     """
 
     flexible: bool
@@ -49,7 +51,9 @@ class ConsumerRules:
     start_minute: int
     record_period_s: int
     game: bool = True
+    prices: Prices = "common"
     outside_price_usd_per_kwh: float = 0.0
+    forecast_error: ForecastError = NO_ERROR
 
 
 class ConsumerOperator:
@@ -69,11 +73,18 @@ class ConsumerOperator:
     ) -> None:
         self.name, self._smo = f"cmo.{shard}", f"smo.{shard}"
         self.model = ConsumerModel(
-            population, flexible=rules.flexible, window_h=rules.window_s / 3600.0, game=rules.game
+            population,
+            flexible=rules.flexible,
+            window_s=rules.window_s,
+            start_minute=rules.start_minute,
+            game=rules.game,
+            prices=rules.prices,
         )
         self._book = GameBook(population.sma_name, population.sma_index)
         self._population, self._rules = population, rules
-        self._base_kw = _base_load(population, profiles_kw)
+        self._base_kw = population.house.kind(Base).day_kw(profiles_kw)
+        self._paid_usd, self._given_usd = np.zeros((2, len(population.house_name)))
+        self._seed = seed
         self._iot = IotNetwork(iot, seed, population.smo_index, population.smo_offset)
         self._streams = [stream(seed, "response", int(h)) for h in population.house_index]
         self._response = np.zeros((_HOUR_MIN, len(population.house_index)))
@@ -116,6 +127,11 @@ class ConsumerOperator:
         asked_kw = game.p_kw - offer.p0_kw
         model.step(self._moment(t_s), response * asked_kw)
         p_kw = model.device_kw.sum(axis=0)
+        # Energy at the tariff for what the meter saw, less what the market pays for its outcome beyond the tariff.
+        tariff = schedule.tariff_usd_per_kwh[population.house_sma]
+        given_usd = (game.paid_usd_per_h - tariff * game.p_kw) * (MINUTE_S / 3600.0)
+        self._given_usd += given_usd
+        self._paid_usd -= tariff * p_kw * (MINUTE_S / 3600.0) + given_usd
         q_kvar = self._reactive(schedule, response)
         self._learn_adder(schedule)
         outbox.mail.append(Mail(self.name, "grid", self._injections(t_s, p_kw, q_kvar)))
@@ -128,15 +144,14 @@ class ConsumerOperator:
         )
         outbox.mail.append(Mail(self.name, self._smo, meters))
         if t_s % self._rules.record_period_s == 0:
-            mu = game.mu_usd_per_kwh[population.house_sma], game.mu_tilde_usd_per_kwh[population.house_sma]
-            self._record(t_s, game.p_kw, p_kw, mu, outbox)
+            self._record(t_s, schedule, game, p_kw, outbox)
 
     def _play(self, t_s: int, schedule: SmaSchedule, outbox: Outbox) -> Game:
         """Share the schedules among the houses and keep the books of it, where there is a market."""
         began = perf_counter()
         game = self.model.play(schedule.p_kw, schedule.tariff_usd_per_kwh)
         if self._rules.flexible:
-            outbox.rows += self._book.add(t_s, game, perf_counter() - began)
+            outbox.rows += self._book.add(t_s, self._by_operator(game), perf_counter() - began)
             period_s = self._rules.record_period_s
             if (t_s + MINUTE_S) % period_s == 0:
                 outbox.rows.append(self._book.close(t_s + MINUTE_S - period_s))
@@ -158,12 +173,10 @@ class ConsumerOperator:
         room = self._by_sma(offer.q_room_kvar)
         asked = schedule.q_kvar - self._by_sma(offer.q0_kvar)
         used = np.divide(asked, room, out=np.zeros_like(asked), where=room > 0.0)
-        device = self.model.device_kw
-        load_kw = device[BASE] + device[HVAC] + device[WATER]
         support = response * used[population.house_sma] * offer.q_room_kvar
         # The inverters stay within their limits at the power they really have.
-        room_now = inverter_room_kvar(population.house, device[PV], device[BATTERY])
-        return LOAD_TAN_PHI * load_kw + np.clip(support, -room_now, room_now)
+        load_kvar, room_now = reactive_kvar(population.house, self.model.device_kw)
+        return load_kvar + np.clip(support, -room_now, room_now)
 
     def _injections(self, t_s: int, p_kw: Array, q_kvar: Array) -> Injections:
         bus, phase, terminal = self._terminals
@@ -185,6 +198,7 @@ class ConsumerOperator:
         self._adder = known + _ADDER_RATE * (seen - known)
 
     def _plan(self, t_s: int, forecast: Forecast, outbox: Outbox) -> None:
+        forecast = with_error(forecast, self._rules.forecast_error, self._seed)
         n, steps = len(self._population.house_name), len(forecast.price_usd_per_kwh)
         if self._rules.flexible:
             first = self._rules.first_guess_usd_per_kwh - forecast.price_usd_per_kwh.mean()
@@ -205,7 +219,7 @@ class ConsumerOperator:
         )
         plan = self.model.make_plan(outlook)
         if plan.unsolved:
-            text = f"{plan.unsolved} device plans did not converge; their last iterates are used"
+            text = f"{plan.unsolved} house plans did not converge; their last iterates are used"
             outbox.rows.append(event("cmo", t_s, "plan-unsolved", text))
 
     def _bid(self, for_s: int, now_s: int, outbox: Outbox) -> None:
@@ -244,11 +258,10 @@ class ConsumerOperator:
 
     # ------------------------------------------------------------------ recording
 
-    def _record(
-        self, t_s: int, share_kw: Array, p_kw: Array, mu: tuple[Array, Array], outbox: Outbox
-    ) -> None:
-        model = self.model
-        offer, position = model.offer, self._population.house_index.astype(np.float64)
+    def _record(self, t_s: int, schedule: SmaSchedule, game: Game, p_kw: Array, outbox: Outbox) -> None:
+        """Write down the minute, and what houses paid since the last record."""
+        model, population = self.model, self._population
+        offer, position = model.offer, population.house_index.astype(np.float64)
         assert offer is not None
         p0 = offer.p0_kw
         consumer = {
@@ -256,25 +269,34 @@ class ConsumerOperator:
             "p0_kw": p0,
             "p_min_kw": p0 - offer.down_kw.sum(axis=0),
             "p_max_kw": p0 + offer.up_kw.sum(axis=0),
-            "p_kw": share_kw,
+            "p_kw": game.p_kw,
             "p_meter_kw": p_kw,
-            "mu": mu[0],
-            "mu_tilde": mu[1],
+            "mu": self._by_house(game.mu_usd_per_kwh),
+            "mu_tilde": self._by_house(game.mu_tilde_usd_per_kwh),
+            "tariff": self._by_house(schedule.tariff_usd_per_kwh),
+            "paid_usd": self._paid_usd,
+            "given_usd": self._given_usd,
         }
-        device = model.device_kw
-        devices = {
-            "position": position,
-            "base_kw": device[BASE],
-            "hvac_kw": device[HVAC],
-            "water_heater_kw": device[WATER],
-            "pv_kw": device[PV],
-            "battery_kw": device[BATTERY],
-            "ev_kw": device[EV],
-            "temp_indoor_c": model.state.temp_c,
-            "battery_kwh": model.state.battery_kwh,
-            "ev_kwh": model.state.ev_kwh,
-        }
+        self._paid_usd, self._given_usd = np.zeros((2, len(self._paid_usd)))
+        devices = {"position": position}
+        devices |= device_columns(population.house, model.state, model.device_kw, self._moment(t_s))
         outbox.rows += [Rows("consumer", t_s, consumer), Rows("devices", t_s, devices)]
+
+    def _by_operator(self, game: Game) -> Game:
+        """Return a game with one side payment for each market, where every house has its own."""
+        if len(game.degenerate) == len(self._population.sma_name):
+            return game
+        return replace(
+            game,
+            side_payment_usd_per_h=self._by_sma(game.side_payment_usd_per_h),
+            degenerate=self._by_sma(game.degenerate.astype(np.float64)) > 0.0,
+        )
+
+    def _by_house(self, values: Array) -> Array:
+        """Give every house its market's value, where it has none of its own."""
+        return (
+            values if len(values) == len(self._population.house_name) else values[self._population.house_sma]
+        )
 
     def _by_sma(self, values: Array) -> Array:
         return sum_by_market(self.model.offset, values)
@@ -285,14 +307,6 @@ class ConsumerOperator:
         key = 3 * population.sma_smo[population.house_sma] + population.house_phase
         total = np.bincount(key, values, minlength=3 * len(population.smo_name))
         return np.asarray(total.reshape(-1, 3), dtype=np.float64)
-
-
-def _base_load(population: Population, profiles_kw: Array) -> Array:
-    """Return each house's base load of a day of minutes, (1440, n_house) [kW, positive]."""
-    shape = profiles_kw / profiles_kw.mean(axis=0)
-    house = population.house
-    minute = (np.arange(len(shape))[:, None] - house.profile_shift_min[None, :]) % len(shape)
-    return shape[minute, house.profile[None, :]] * house.profile_scale
 
 
 def _terminals(population: Population) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:

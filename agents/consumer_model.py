@@ -5,16 +5,18 @@ Agents are for looking, selecting and grouping (`model.agents_by_type`, `AgentSe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import mesa
 import numpy as np
 from numpy.typing import NDArray
 
-from voltier.agents.houses import BASE, PV, HouseState, Moment, Offer, make_offer, move_devices, step_houses
-from voltier.agents.plan import HousePlan, Outlook, plan_houses
+from voltier.agents.devices.device import Moment, Outlook
+from voltier.agents.houses import Offer, at_rest, make_offer, move_devices, realise, step_houses
+from voltier.agents.plan import HousePlan, plan_houses
 from voltier.agents.population import Population
-from voltier.market.consumer import Game, play_game, share_target
+from voltier.market.consumer import Game, Prices, play_game, share_target
 from voltier.market.secondary import sum_by_market
 
 Array = NDArray[np.float64]
@@ -39,7 +41,7 @@ class House(mesa.Agent):
     @property
     def temp_c(self) -> float:
         """Indoor temperature."""
-        return float(self.model.state.temp_c[self.row])
+        return float(self.model.state["hvac"][self.row])
 
     @property
     def p_kw(self) -> float:
@@ -83,17 +85,28 @@ class Bid:
 class ConsumerModel(mesa.Model):
     """All consumer markets of a shard.
 
-    flexible : whether houses offer flexibility at all. window_h : how long an offer must hold.
-    game : whether houses share schedules by the game's prices, or in proportion to their offers.
+    flexible : whether houses offer flexibility at all. window_s : how long an offer must hold.
+    start_minute : minute of the day at which the run begins.
+    game : whether houses share schedules by the game's prices, or in proportion to their offers ; prices : of the game,
+    one pair for all houses of a market or a pair for each.
     """
 
-    def __init__(self, population: Population, *, flexible: bool, window_h: float, game: bool = True) -> None:
+    def __init__(
+        self,
+        population: Population,
+        *,
+        flexible: bool,
+        window_s: int,
+        start_minute: int = 0,
+        game: bool = True,
+        prices: Prices = "common",
+    ) -> None:
         super().__init__()
-        self._share = play_game if game else share_target
-        self.population, self._flexible, self._window_h = population, flexible, window_h
+        self._share = partial(play_game, prices=prices) if game else share_target
+        self.population, self._flexible, self._window_s = population, flexible, window_s
         self.offset = population.sma_offset
-        self.state = HouseState.at_rest(population.house)
-        self.device_kw = np.zeros((6, len(population.house_name)))
+        self.state = at_rest(population.house, start_minute)
+        self.device_kw = np.zeros((len(population.house.devices), len(population.house_name)))
         self.plan: HousePlan | None = None
         self.offer: Offer | None = None
         self._gamma = np.zeros(len(population.house_name))
@@ -113,10 +126,10 @@ class ConsumerModel(mesa.Model):
         consumption is paid, what injects less.
         """
         assert self.plan is not None
-        offer = make_offer(self.population.house, self.state, moment, self.plan.at(now_s), self._window_h)
+        wishes = self.plan.at(now_s, self._window_s)
+        offer = make_offer(self.population.house, self.state, moment, wishes, self._window_s / 3600.0)
         if not self._flexible:
-            none = np.zeros_like(offer.up_kw)
-            offer = Offer(offer.device_kw, none, none, offer.q0_kvar, np.zeros_like(offer.q_room_kvar))
+            offer = _nothing_offered(offer)
         self.offer = offer
         p0, up, down = offer.p0_kw, offer.up_kw.sum(axis=0), offer.down_kw.sum(axis=0)
         room = self._by_market(offer.q_room_kvar)
@@ -156,22 +169,25 @@ class ConsumerModel(mesa.Model):
         )
 
     def step(self, moment: Moment, moved_kw: Array) -> None:
-        """Let a minute pass in which every house departs from its offer's wish by moved_kw, (n_house,).
-
-        PV is throttled by as much as was asked of it, at most to nothing, whatever the sun turns out to be.
-        """
+        """Let a minute pass in which every house departs from its offer's wish by moved_kw, (n_house,)."""
         assert self.offer is not None
-        offer = self.offer
-        device = move_devices(offer, moved_kw)
-        # What the minute really brought: people and sun do not follow bids.
-        throttled_kw = offer.device_kw[PV] - device[PV]
-        device[BASE] = -moment.base_kw
-        device[PV] = np.maximum(moment.pv_available * self.population.house.pv_kva - throttled_kw, 0.0)
-        self.device_kw = device
-        self.state = step_houses(self.population.house, self.state, moment, device)
+        house, offer = self.population.house, self.offer
+        self.device_kw = realise(house, offer, move_devices(offer, moved_kw), moment)
+        self.state = step_houses(house, self.state, moment, self.device_kw)
 
     def _by_market(self, values: Array) -> Array:
         return sum_by_market(self.offset, values)
 
     def _mean_by_market(self, values: Array) -> Array:
         return self._by_market(values) / np.diff(self.offset)
+
+
+def _nothing_offered(offer: Offer) -> Offer:
+    """Return the wishes of an offer alone."""
+    none = np.zeros_like(offer.up_kw)
+    return replace(
+        offer,
+        up_kw=none,
+        down_kw=none,
+        q_room_kvar=np.zeros_like(offer.q_room_kvar),
+    )

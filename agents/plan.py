@@ -1,231 +1,148 @@
-"""The plan of every house over the horizon: four kinds of storage, each a batch of small convex problems.
+"""The plan of every house over the horizon: its devices together, tied by its meter, for bill, comfort and wear.
 
-A house minimises its bill at the forecast tariff, its discomfort, and the wear of its battery; by day the battery's
-wear term acts on PV and battery together, so that charging cancels PV (the self-use term of arXiv 2406.06844).
+The house's storage and the sun behind its meter count together, (PV + battery + car)^2: by day charging then cancels
+PV (the self-use term of arXiv 2406.06844), and at night the same term is a wear on what storage exchanges.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
-from voltier.agents.devices import battery, ev, hvac, water_heater
-from voltier.agents.houses import HouseState, Target
+from voltier.agents.devices.device import Outlook, Wish
+from voltier.agents.houses import State
 from voltier.agents.population import Houses
-from voltier.market.planning.storage import StorageProblem, plan_storage
+from voltier.market.planning.household import DeviceRows, HouseholdPlan, HouseholdProblem, plan_households
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
-COMFORT_USD_PER_C2H = 0.01
-"""What a degree away from the wanted temperature costs for an hour, squared."""
-TANK_USD_PER_C2H = 0.0002
-"""The same for the tank, whose temperature people hardly notice."""
-DISCOMFORT_USD_PER_C = 1.0
-"""Penalty of each degree outside comfort at the end of a step: far above any tariff, yet never infeasible."""
-EMPTY_USD_PER_KWH = 1.0
-"""Penalty of energy outside a battery's limits."""
-WEAR_USD_PER_KW2H = 0.004
-"""Quadratic wear of a battery: 0.02 $/kWh at 5 kW."""
-END_USD_PER_KWH2 = 0.02
-"""Pull towards the same energy at the end of the horizon as at its start of the day (half full)."""
-DEPARTURE_USD_PER_KWH2 = 0.05
-"""Cost of each kWh, squared, that a car misses when it leaves."""
-NIGHT_KW = 1e-9
-"""Stands for no PV where the self-use term should act as plain wear."""
+SELF_USE_USD_PER_KW2H = 0.004
+"""Weight of the self-use term: at 5 kW from the grid or into it, 0.02 $/kWh."""
 
 
 @dataclass(frozen=True, slots=True)
-class Outlook:
-    """Forecast over the horizon. price_usd_per_kwh : (n, H) tariff of each house; temp_air_c, pv_available : (H,).
+class KindPlan:
+    """The plan of the devices of one kind. x, p_kw : (n, H) state at the end of each step, injection in it.
 
-    hour_of_day : (H,) at the middle of each step; step_h : its length.
+    low, high : (n, H + 1), or (n, 1), states at the ends of steps from which limits can be kept through the horizon
     """
 
-    t_s: int
-    step_h: float
-    price_usd_per_kwh: Array
-    temp_air_c: Array
-    pv_available: Array
-    hour_of_day: Array
+    x: Array
+    p_kw: Array
+    low: Array
+    high: Array
 
 
 @dataclass(frozen=True, slots=True)
 class HousePlan:
-    """A plan, (n, H) each: temperatures at the end of each step [degC], injections of battery and car [kW].
+    """A plan of all houses. t_s, step_h : of the outlook ; kinds : by key of the kind.
 
-    base for reading it: t_s and step_h of the outlook. unsolved : devices whose problem did not converge.
+    objective_usd, bound_usd : (n_house,) cost of each house's plan and a lower bound of it
+    unsolved : houses whose problem did not converge ; binary : houses that chose directions of storage by search
     """
 
     t_s: int
     step_h: float
-    temp_c: Array
-    water_c: Array
-    battery_kw: Array
-    ev_kw: Array
+    kinds: dict[str, KindPlan]
+    objective_usd: Array
+    bound_usd: Array
     unsolved: int
+    binary: int
 
-    def at(self, now_s: int) -> Target:
-        """Return what the plan wants of the minute at now_s; beyond the horizon its last step serves.
+    def at(self, now_s: int, window_s: int) -> dict[str, Wish]:
+        """Return what the plan wants of the minute at now_s, by kind; beyond the horizon its last step serves.
 
-        Temperatures are those planned one step ahead of now, interpolated, so that tracking them is smooth.
+        States are those planned one step ahead of now, interpolated, so that tracking them is smooth; guards are read
+        at the end of the window.
         """
-        step_s, last = round(self.step_h * 3600), self.temp_c.shape[1] - 1
-        k, into_s = divmod(max(now_s - self.t_s, 0), step_s)
-        k, share = min(k, last), into_s / step_s
-        after = min(k + 1, last)
+        step_s = round(self.step_h * 3600)
+        into_s = max(now_s - self.t_s, 0)
+        return {
+            key: Wish(
+                x=_between(kind.x, into_s / step_s),
+                p_kw=kind.p_kw[:, min(into_s // step_s, kind.p_kw.shape[1] - 1)],
+                low=_between(kind.low, (into_s + window_s) / step_s),
+                high=_between(kind.high, (into_s + window_s) / step_s),
+                ahead_h=self.step_h,
+            )
+            for key, kind in self.kinds.items()
+        }
 
-        def ahead(planned: Array) -> Array:
-            return (1.0 - share) * planned[:, k] + share * planned[:, after]
 
-        return Target(
-            ahead(self.temp_c), ahead(self.water_c), self.battery_kw[:, k], self.ev_kw[:, k], self.step_h
-        )
+def _between(columns: Array, place: float) -> Array:
+    """Interpolate between two columns; the last serves beyond the end."""
+    last = columns.shape[1] - 1
+    k = min(int(place), last)
+    share, after = place - int(place), min(k + 1, last)
+    # Guards may be infinite, and a share of nothing is not.
+    value = (
+        columns[:, k]
+        if share == 0.0 or k == last
+        else (1.0 - share) * columns[:, k] + share * columns[:, after]
+    )
+    return np.asarray(value)
 
 
-def plan_houses(house: Houses, state: HouseState, outlook: Outlook) -> HousePlan:
+def plan_houses(house: Houses, state: State, outlook: Outlook) -> HousePlan:
     """Plan all devices of all houses from their present state."""
-    steps = len(outlook.temp_air_c)
-    room = _room(house, state, outlook)
-    tank_rows = np.flatnonzero(house.water_kw > 0.0)
-    tank = _tank(house, state, outlook, tank_rows)
-    battery_rows = np.flatnonzero(house.battery_kw > 0.0)
-    cars = np.flatnonzero(house.ev_kw > 0.0)
-    plans = {"room": plan_storage(room), "tank": plan_storage(tank)}
-    car = plan_storage(_car(house, state, outlook, cars))
-    ev_kw = _full(len(house.set_c), steps, cars, car.p_kw)
-    store = plan_storage(_store(house, state, outlook, battery_rows))
-    water_c = np.full((len(house.set_c), steps), water_heater.WANTED_C)
-    water_c[tank_rows] = plans["tank"].x
-    unsolved = sum(int((~plan.converged).sum()) for plan in (*plans.values(), car, store))
+    problem, place = household_problem(house, state, outlook)
+    plan = plan_households(problem)
+    kinds = {}
+    for device in house.devices:
+        low, high = device.guard(outlook)
+        at = place.get(device.key)
+        nothing = np.zeros((len(device.at), len(outlook.temp_air_c)))
+        x, p_kw = (nothing, nothing) if at is None else (plan.x[at], plan.p_kw[at])
+        # Read a column at a time, all day long.
+        kinds[device.key] = KindPlan(*(np.asfortranarray(part) for part in (x, p_kw, low, high)))
+    return _house_plan(outlook, kinds, plan)
+
+
+def _house_plan(outlook: Outlook, kinds: dict[str, KindPlan], plan: HouseholdPlan) -> HousePlan:
     return HousePlan(
         t_s=outlook.t_s,
         step_h=outlook.step_h,
-        temp_c=plans["room"].x,
-        water_c=water_c,
-        battery_kw=_full(len(house.set_c), steps, battery_rows, store.p_kw),
-        ev_kw=ev_kw,
-        unsolved=unsolved,
+        kinds=kinds,
+        objective_usd=plan.objective_usd,
+        bound_usd=plan.bound_usd,
+        unsolved=int((~plan.converged).sum()),
+        binary=int(plan.binary.sum()),
     )
 
 
-def _full(n: int, steps: int, rows: Index, values: Array) -> Array:
-    full = np.zeros((n, steps))
-    full[rows] = values
-    return full
-
-
-def _room(house: Houses, state: HouseState, outlook: Outlook) -> StorageProblem:
-    n, steps = outlook.price_usd_per_kwh.shape
-    air = outlook.temp_air_c[None, :]
-    r_c_per_kw, c_kwh_per_c = house.r_c_per_kw[:, None], house.c_kwh_per_c[:, None]
-    cop, set_c = house.cop[:, None], house.set_c[:, None]
-    theta, gain = hvac.coefficients(r_c_per_kw, c_kwh_per_c, cop, set_c, air, outlook.step_h)
-    return StorageProblem(
-        x0=state.temp_c,
-        theta=theta[:, 0],
-        gain_c=gain,
-        gain_g=np.zeros(n),
-        drift=(1.0 - theta) * air,
-        c_max_kw=_columns(house.hvac_kw, steps),
-        g_max_kw=np.zeros((n, steps)),
-        x_min=_columns(house.min_c, steps),
-        x_max=_columns(house.max_c, steps),
+def household_problem(
+    house: Houses, state: State, outlook: Outlook
+) -> tuple[HouseholdProblem, dict[str, Index]]:
+    """Return the problem of all houses, and where in it the rows of each kind of device are."""
+    rows, owner, keys = [], [], []
+    other_kw = np.zeros_like(outlook.price_usd_per_kwh)
+    for device in house.devices:
+        part = device.rows(state[device.key], outlook)
+        if part is not None:
+            rows.append(part)
+            owner.append(device.at)
+            keys.append(device.key)
+        counted = device.counted_kw(outlook)
+        if counted is not None:
+            other_kw[device.at] += counted
+    houses = np.concatenate(owner)
+    order = np.argsort(houses, kind="stable")
+    columns = {
+        field.name: np.concatenate([getattr(part, field.name) for part in rows])[order]
+        for field in fields(DeviceRows)
+    }
+    problem = HouseholdProblem(
+        offset=np.concatenate([[0], np.cumsum(np.bincount(houses, minlength=house.n))]),
+        devices=DeviceRows(**columns),
         price_usd_per_kwh=outlook.price_usd_per_kwh,
-        other_kw=np.zeros((n, steps)),
-        w_self=np.zeros(n),
-        target=_columns(house.set_c, steps),
-        w_state=np.full((n, steps), COMFORT_USD_PER_C2H * outlook.step_h),
-        penalty=np.full(n, DISCOMFORT_USD_PER_C),
+        w_self_usd_per_kw2h=np.full_like(outlook.price_usd_per_kwh, SELF_USE_USD_PER_KW2H),
+        other_kw=other_kw,
         dt_h=outlook.step_h,
     )
-
-
-def _tank(house: Houses, state: HouseState, outlook: Outlook, rows: Index) -> StorageProblem:
-    n, steps = len(rows), len(outlook.hour_of_day)
-    theta, gain = water_heater.coefficients(house.water_kwh_per_c[rows], outlook.step_h)
-    factor = water_heater.draw_factor(outlook.hour_of_day)[None, :]
-    rest = water_heater.rest_c(house.draw_kw[rows][:, None], factor, theta, gain[:, None])
-    return StorageProblem(
-        x0=state.water_c[rows],
-        theta=np.full(n, theta),
-        gain_c=_columns(gain, steps),
-        gain_g=np.zeros(n),
-        drift=(1.0 - theta) * rest,
-        c_max_kw=_columns(house.water_kw[rows], steps),
-        g_max_kw=np.zeros((n, steps)),
-        x_min=np.full((n, steps), water_heater.MIN_C),
-        x_max=np.full((n, steps), water_heater.MAX_C),
-        price_usd_per_kwh=outlook.price_usd_per_kwh[rows],
-        other_kw=np.zeros((n, steps)),
-        w_self=np.zeros(n),
-        target=np.full((n, steps), water_heater.WANTED_C),
-        w_state=np.full((n, steps), TANK_USD_PER_C2H * outlook.step_h),
-        penalty=np.full(n, DISCOMFORT_USD_PER_C),
-        dt_h=outlook.step_h,
-    )
-
-
-def _store(house: Houses, state: HouseState, outlook: Outlook, rows: Index) -> StorageProblem:
-    n, steps = len(rows), len(outlook.hour_of_day)
-    capacity = house.battery_kwh[rows]
-    rated = _columns(house.battery_kw[rows], steps)
-    pv_kw = outlook.pv_available[None, :] * house.pv_kva[rows][:, None]
-    pull = np.zeros((n, steps))
-    pull[:, -1] = END_USD_PER_KWH2
-    return StorageProblem(
-        x0=state.battery_kwh[rows],
-        theta=np.ones(n),
-        gain_c=np.full((n, steps), battery.ETA_CHARGE * outlook.step_h),
-        gain_g=np.full(n, outlook.step_h / battery.ETA_DISCHARGE),
-        drift=np.zeros((n, steps)),
-        c_max_kw=rated,
-        g_max_kw=rated,
-        x_min=_columns(battery.SOC_MIN * capacity, steps),
-        x_max=_columns(battery.SOC_MAX * capacity, steps),
-        price_usd_per_kwh=outlook.price_usd_per_kwh[rows],
-        other_kw=np.maximum(pv_kw, NIGHT_KW),
-        w_self=np.full(n, WEAR_USD_PER_KW2H),
-        target=_columns(0.5 * capacity, steps),
-        w_state=pull,
-        penalty=np.full(n, EMPTY_USD_PER_KWH),
-        dt_h=outlook.step_h,
-    )
-
-
-def _car(house: Houses, state: HouseState, outlook: Outlook, rows: Index) -> StorageProblem:
-    """Charge only (V1G); away between leaving and coming home, when the trip's energy is gone."""
-    n, steps = len(rows), len(outlook.hour_of_day)
-    capacity = house.ev_kwh[rows]
-    step_min = round(outlook.step_h * 60.0)
-    minute = np.round(outlook.hour_of_day * 60.0).astype(np.int64)[None, :]
-    begin = np.round((outlook.hour_of_day - 0.5 * outlook.step_h) * 60.0).astype(np.int64)[None, :]
-    away_min, home_min = house.ev_away_min[rows][:, None], house.ev_home_min[rows][:, None]
-    home = ev.at_home(minute, away_min, home_min)
-    comes_home = (home_min - begin) % ev.DAY_MIN < step_min
-    leaves = home & ~ev.at_home(minute + step_min, away_min, home_min)
-    return StorageProblem(
-        x0=state.ev_kwh[rows],
-        theta=np.ones(n),
-        gain_c=np.full((n, steps), battery.ETA_CHARGE * outlook.step_h),
-        gain_g=np.zeros(n),
-        drift=np.where(comes_home, -house.ev_trip_kwh[rows][:, None], 0.0),
-        c_max_kw=np.where(home, house.ev_kw[rows][:, None], 0.0),
-        g_max_kw=np.zeros((n, steps)),
-        x_min=_columns(battery.SOC_MIN * capacity, steps),
-        x_max=_columns(battery.SOC_MAX * capacity, steps),
-        price_usd_per_kwh=outlook.price_usd_per_kwh[rows],
-        other_kw=np.full((n, steps), NIGHT_KW),
-        w_self=np.full(n, WEAR_USD_PER_KW2H),
-        target=_columns(ev.DEPARTURE_SOC * capacity, steps),
-        w_state=np.where(leaves, DEPARTURE_USD_PER_KWH2, 0.0),
-        penalty=np.full(n, EMPTY_USD_PER_KWH),
-        dt_h=outlook.step_h,
-    )
-
-
-def _columns(values: Array, steps: int) -> Array:
-    """Repeat a column for every step: (n, steps)."""
-    return np.repeat(values[:, None], steps, axis=1)
+    position = np.empty(len(order), dtype=np.int64)
+    position[order] = np.arange(len(order))
+    ends = np.cumsum([len(at) for at in owner])[:-1]
+    return problem, dict(zip(keys, np.split(position, ends), strict=True))

@@ -6,13 +6,15 @@ public, so houses follow the spot loads and devices are drawn at random until co
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from voltier.agents.devices.ev import COMMUTERS, DAY_MIN, Stays
+from voltier.agents.devices.device import Device
+from voltier.agents.devices.fleet import COMMUTERS, Fleet, FleetSpec, Stays
+from voltier.agents.devices.kinds import KINDS
 from voltier.agents.randomness import stream
 from voltier.grid.errors import InputError, Problem
 from voltier.grid.feeder import Feeder
@@ -20,77 +22,40 @@ from voltier.grid.feeder import Feeder
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
+AnyDevice = TypeVar("AnyDevice", bound=Device)
+
 SMA_MAX = 10
 RELIABLE, AVERAGE, UNRELIABLE = range(3)
 
 
 @dataclass(frozen=True, slots=True)
-class FleetSpec:
-    """How many of what. Ratings in kVA (PV in all, battery each), battery energy in kWh each; shares sum to one.
-
-    hvac_kw_min, hvac_kw_max, ev_kw_min, ev_kw_max : bounds of the heat pump and of the charger of a house [kW]
-    """
-
-    houses: int = 1008
-    water_heaters: int = 348
-    pv_units: int = 207
-    pv_kva: float = 880.84
-    pv_nodes: int = 68
-    batteries: int = 173
-    battery_kva: float = 5.0
-    battery_kwh: float = 13.5
-    battery_nodes: int = 63
-    dg_nodes: int = 82
-    evs: int = 0
-    hvac_kw_min: float = 2.0
-    hvac_kw_max: float = 5.0
-    ev_kw_min: float = 2.0
-    ev_kw_max: float = 10.0
-    sma_min: int = 3
-    houses_per_sma: int = 3
-    reliable_share: float = 0.6
-    average_share: float = 0.25
-    unreliable_share: float = 0.15
-
-
-@dataclass(frozen=True, slots=True)
 class Houses:
-    """Parameters of all houses, (n_house,) each; a device that a house lacks has rating zero.
+    """n houses and all their devices, one object a kind in the order of KINDS.
 
-    profile : column of the load profiles ; profile_scale : factor on it ; profile_shift_min : roll of the profile
-    r_c_per_kw, c_kwh_per_c : thermal resistance and capacity ; cop ; hvac_kw : electric rating ; set_c : wanted
-    temperature ; min_c, max_c : comfort ; water_kw : heater rating ; water_kwh_per_c : tank capacity ;
-    draw_kw : mean heat drawn from the tank ; pv_kva ; battery_kw, battery_kwh ; ev_kw, ev_kwh : charger and battery ;
-    ev_away_min, ev_home_min : minutes of the day between which the car is away ; ev_trip_kwh : energy driven a day
-    flex_price_usd_per_kwh : what using all of the house's flexibility costs its people
+    flex_price_usd_per_kwh : (n,) what using all of a house's flexibility costs its people
     """
 
-    profile: Index
-    profile_scale: Array
-    profile_shift_min: Index
-    r_c_per_kw: Array
-    c_kwh_per_c: Array
-    cop: Array
-    hvac_kw: Array
-    set_c: Array
-    min_c: Array
-    max_c: Array
-    water_kw: Array
-    water_kwh_per_c: Array
-    draw_kw: Array
-    pv_kva: Array
-    battery_kw: Array
-    battery_kwh: Array
-    ev_kw: Array
-    ev_kwh: Array
-    ev_away_min: Index
-    ev_home_min: Index
-    ev_trip_kwh: Array
+    n: int
     flex_price_usd_per_kwh: Array
+    devices: tuple[Device, ...]
+
+    def kind(self, of: type[AnyDevice]) -> AnyDevice:
+        """Return the devices of one kind."""
+        return next(device for device in self.devices if isinstance(device, of))
+
+    def spread(self, of: type[Device], name: str) -> NDArray[Any]:
+        """Return a field of a kind's devices for all houses, (n,); zero where a house has none."""
+        device = self.kind(of)
+        values = getattr(device, name)
+        full = np.zeros(self.n, dtype=values.dtype)
+        full[device.at] = values
+        return full
 
     def rows(self, at: Index) -> Houses:
-        """Return the houses at some positions."""
-        return Houses(**{field.name: getattr(self, field.name)[at] for field in fields(self)})
+        """Return the houses at some positions, rising."""
+        return Houses(
+            len(at), self.flex_price_usd_per_kwh[at], tuple(device.take(at) for device in self.devices)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,97 +216,15 @@ def _phases(kw: Array, n: int, rng: np.random.Generator) -> Index:
     return rng.permutation(np.repeat(np.arange(3), counts))
 
 
-def _hosts(n_units: int, nodes: Index, house_smo: Index, rng: np.random.Generator, field: str) -> Index:
-    """Draw n_units houses, one unit a house, at all the given nodes and nowhere else."""
-    candidates = np.flatnonzero(np.isin(house_smo, nodes))
-    if n_units > len(candidates):
-        remedy = f"only {len(candidates)} houses stand at the nodes drawn; give fewer units or more nodes"
-        raise InputError([Problem("scenario", f"fleet.{field}", n_units, remedy)])
-    first = np.array([rng.choice(np.flatnonzero(house_smo == node)) for node in nodes], dtype=np.int64)
-    others = np.setdiff1d(candidates, first)
-    return np.sort(np.concatenate([first, rng.choice(others, n_units - len(first), replace=False)]))
-
-
-def _dg_nodes(spec: FleetSpec, n_smo: int, rng: np.random.Generator) -> tuple[Index, Index]:
-    """Draw the nodes with PV and those with batteries, so that both together are dg_nodes in number."""
-    if spec.dg_nodes > n_smo:
-        raise InputError(
-            [Problem("scenario", "fleet.dg_nodes", spec.dg_nodes, f"the feeder has {n_smo} load buses")]
-        )
-    nodes = rng.permutation(n_smo)[: spec.dg_nodes]
-    pv = nodes[: spec.pv_nodes]
-    alone = nodes[spec.pv_nodes :]
-    shared = rng.choice(pv, spec.battery_nodes - len(alone), replace=False)
-    return np.sort(pv), np.sort(np.concatenate([alone, shared]))
-
-
 # ---------------------------------------------------------------------- furnishing
 
 
 def _furnish(spec: FleetSpec, house_smo: Index, seed: int, n_profiles: int, stays: Stays) -> Houses:
-    n = spec.houses
     rng = stream(seed, "houses")
-    pv_nodes, battery_nodes = _dg_nodes(spec, int(house_smo[-1]) + 1, stream(seed, "nodes"))
-    pv_at = _hosts(spec.pv_units, pv_nodes, house_smo, stream(seed, "pv"), "pv_units")
-    battery_at = _hosts(spec.batteries, battery_nodes, house_smo, stream(seed, "batteries"), "batteries")
-    water_at = np.sort(stream(seed, "water heaters").choice(n, spec.water_heaters, replace=False))
-    pv_kva = _at(n, pv_at, _sizes(spec.pv_units, spec.pv_kva, stream(seed, "pv sizes")))
-    set_c = rng.uniform(20.5, 22.5, n)
-    return Houses(
-        profile=rng.integers(0, n_profiles, n),
-        # Annual use without heating and hot water; the profiles' own mean is divided out where they are read.
-        profile_scale=rng.uniform(4500.0, 6500.0, n) / 8760.0,
-        profile_shift_min=rng.integers(-30, 31, n),
-        r_c_per_kw=2.0 * rng.uniform(0.8, 1.2, n),
-        c_kwh_per_c=2.0 * rng.uniform(0.8, 1.2, n),
-        cop=3.0 * rng.uniform(0.9, 1.1, n),
-        hvac_kw=rng.uniform(spec.hvac_kw_min, spec.hvac_kw_max, n),
-        set_c=set_c,
-        min_c=np.full(n, 19.0),
-        max_c=np.full(n, 25.0),
-        water_kw=_at(n, water_at, np.full(spec.water_heaters, 4.5)),
-        water_kwh_per_c=_at(n, water_at, np.full(spec.water_heaters, 0.22)),
-        draw_kw=_at(n, water_at, stream(seed, "hot water").uniform(0.2, 0.5, spec.water_heaters)),
-        pv_kva=pv_kva,
-        battery_kw=_at(n, battery_at, np.full(spec.batteries, spec.battery_kva)),
-        battery_kwh=_at(n, battery_at, np.full(spec.batteries, spec.battery_kwh)),
-        **_cars(spec, stays, seed),
-        flex_price_usd_per_kwh=rng.uniform(0.15, 0.40, n),
-    )
-
-
-def _cars(spec: FleetSpec, stays: Stays, seed: int) -> dict[str, NDArray[Any]]:
-    """Draw the columns of the cars: charger, battery, the same stay at home every day, and what a day's trip takes."""
-    n = spec.houses
-    at = np.sort(stream(seed, "evs").choice(n, spec.evs, replace=False))
-    rng = stream(seed, "cars")
-    ev_kwh = rng.uniform(20.0, 100.0, spec.evs)
-    stay = rng.integers(0, len(stays.arrival_min), spec.evs)
-    home_min = np.zeros(n, dtype=np.int64)
-    away_min = np.zeros(n, dtype=np.int64)
-    home_min[at] = stays.arrival_min[stay]
-    away_min[at] = (stays.arrival_min + stays.parked_min)[stay] % DAY_MIN
-    return {
-        "ev_kw": _at(n, at, rng.uniform(spec.ev_kw_min, spec.ev_kw_max, spec.evs)),
-        "ev_kwh": _at(n, at, ev_kwh),
-        "ev_away_min": away_min,
-        "ev_home_min": home_min,
-        "ev_trip_kwh": _at(n, at, np.minimum(rng.uniform(5.0, 15.0, spec.evs), 0.5 * ev_kwh)),
-    }
-
-
-def _at(n: int, where: Index, values: Array) -> Array:
-    full = np.zeros(n)
-    full[where] = values
-    return full
-
-
-def _sizes(n: int, total: float, rng: np.random.Generator) -> Array:
-    """Draw n ratings of 2 to 10 kVA, most of them small, that sum exactly to the total."""
-    if n == 0:
-        return np.zeros(0)
-    draw = 2.0 + 8.0 * rng.beta(1.2, 3.0, n)
-    return draw * total / draw.sum()
+    set_c = rng.uniform(20.5, 22.5, spec.houses)
+    fleet = Fleet(spec, house_smo, seed, n_profiles, stays, rng, set_c)
+    devices = tuple(kind.draw(fleet) for kind in KINDS)
+    return Houses(spec.houses, rng.uniform(0.15, 0.40, spec.houses), devices)
 
 
 def _offset(member: Index, n: int) -> Index:

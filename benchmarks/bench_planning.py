@@ -1,78 +1,195 @@
-"""Time the storage planner against a loop of cvxpy problems.
+"""Time the planner of whole houses, and compare its plans with those of a mixed-integer solver.
 
-Run: .venv/bin/python benchmarks/bench_planning.py
+Run: .venv/bin/python benchmarks/bench_planning.py [--scip-seconds 20] [--scip-houses 10]
 """
 
 from __future__ import annotations
 
+import argparse
 import time
-from dataclasses import fields, replace
+from dataclasses import fields
 
 import numpy as np
 
-from voltier.market.planning.storage import StorageProblem, plan_storage
-from voltier.market.planning.storage_reference import plan_storage_reference
+from voltier.market.planning.household import (
+    DeviceRows,
+    HouseholdPlan,
+    HouseholdProblem,
+    plan_households,
+    plan_printed,
+)
+from voltier.market.planning.household_reference import plan_households_reference
 
-ROWS = 1530
-NAIVE_ROWS = 40  # the naive loop is timed on the first rows and scaled up
+HOUSES = 1008
+NAIVE_HOUSES = 10  # naive loops are timed on the first houses and scaled up
+PER_DEVICE = (
+    "x0", "theta", "gain_g", "penalty", "w_ramp_usd_per_kw2", "w_spill_usd_per_kw2h", "w_flex_usd_per_kwh",
+    "shares_meter",
+)  # fmt: skip
+SHARE = (0.3, 0.4, 1.0, 0.6, 0.4, 0.5)  # of houses that own each of the devices of equipment()
 
 
-def homes(steps: int, seed: int = 1) -> StorageProblem:
-    """Draw batteries, vehicles, heat pumps and water heaters by turns under day-ahead prices."""
-    rng, dt_h, n = np.random.default_rng(seed), 24 / steps, ROWS
-    kind, hour, grid = np.arange(n) % 4, np.arange(steps) * dt_h, np.ones((n, steps))
-    pick = lambda *values: np.choose(kind, values)  # noqa: E731
-    size = pick(rng.uniform(8, 15, n), rng.uniform(40, 80, n), 20, 50)
-    theta = pick(1, 1, np.exp(-dt_h / 40), np.exp(-dt_h / 60))
-    away = (kind == 1)[:, None] & (hour > 8) & (hour < 17)
-    lost = pick(0, 0, (1 - theta) * rng.uniform(-5, 10, n), (1 - theta) * 20)[:, None] * grid
-    lost = lost - 0.8 * dt_h * away - (kind == 3)[:, None] * rng.exponential(1, (n, steps)) * dt_h
-    w_state = np.zeros((n, steps))
-    w_state[:, -1] = pick(0.01, 0.05, 0.05, 0)
-    return StorageProblem(
-        x0=pick(0.5 * size, 0.6 * size, rng.uniform(19, 23, n), rng.uniform(48, 62, n)),
-        theta=theta,
-        gain_c=(pick(0.95, 0.95, 0.35, 8.0) * dt_h)[:, None] * grid,
-        gain_g=np.full(n, dt_h / 0.95),
-        drift=lost,
-        c_max_kw=np.where(away, 0, pick(5.0, 7.0, 3.0, 4.5)[:, None]),
-        g_max_kw=np.where(away, 0, pick(5.0, 7.0, 0.0, 0.0)[:, None]),
-        x_min=pick(0.1 * size, 0.2 * size, 19, 48)[:, None] * grid,
-        x_max=pick(size, size, 23, 62)[:, None] * grid,
-        price_usd_per_kwh=0.12 + 0.08 * np.sin(hour / 12 * np.pi) + rng.normal(0, 0.02, (n, steps)),
-        other_kw=np.maximum(0, rng.uniform(0, 8, (n, 1)) * np.sin((hour - 6) / 12 * np.pi)),
-        w_self=pick(0.01, 0, 0, 0).astype(float),
-        target=pick(0.5 * size, 0.8 * size, 21, 55)[:, None] * grid,
-        w_state=w_state,
-        penalty=np.full(n, 5.0),
-        dt_h=dt_h,
+def equipment(rng: np.random.Generator, steps: int, w_flex: float) -> list[dict]:
+    """Draw battery, vehicle, heat pump, water heater, PV and a load to be done by a deadline."""
+    dt_h, hour = 24 / steps, (np.arange(steps) + 0.5) * 24 / steps
+    sun = np.maximum(0, np.sin((hour - 6) / 12 * np.pi)) ** 1.2
+    away, at = (hour > 8) & (hour < 17), np.arange(steps)
+    size, power, car, both = rng.uniform(8, 15), rng.uniform(3, 6), rng.uniform(40, 80), rng.random() < 0.5
+    resistance, air = rng.uniform(1.5, 3), rng.uniform(-5, 35) + 4 * np.sin((hour - 9) / 12 * np.pi)
+    theta, tank = np.exp(-dt_h / (resistance * rng.uniform(5, 15))), np.exp(-dt_h / 120)
+    draws, energy, inf = rng.exponential(0.35, steps) * dt_h / 0.22, rng.uniform(1, 3), np.inf
+    free = dict.fromkeys(
+        ("x0", "gain_c", "gain_g", "drift", "c_max_kw", "g_max_kw", "target", "w_state"), 0.0
+    )
+    free |= {"theta": 1.0, "x_min": -inf, "x_max": inf, "penalty": 1.0, "shares_meter": False}
+    free |= {"w_ramp_usd_per_kw2": 0.0, "w_spill_usd_per_kw2h": 0.0, "w_flex_usd_per_kwh": w_flex}
+    store = free | {"gain_c": 0.95 * dt_h, "w_ramp_usd_per_kw2": 1e-3, "shares_meter": True}
+    return [
+        store | {"x0": size * rng.uniform(0.1, 0.9), "gain_g": dt_h / 0.95, "c_max_kw": power, "g_max_kw": power,
+                 "x_min": 0.1 * size, "x_max": 0.95 * size, "target": size / 2, "w_state": 0.02 * (at == steps - 1)},
+        store | {"x0": car * rng.uniform(0.3, 0.9), "gain_g": dt_h / 0.95 * both, "c_max_kw": 7.0 * ~away,
+                 "g_max_kw": 7.0 * ~away * both, "drift": -8.0 * (at == np.argmax(hour > 17)), "x_min": 0.1 * car,
+                 "x_max": 0.95 * car, "target": 0.9 * car, "w_state": 0.05 * (at == np.argmax(hour > 8) - 1)},
+        free | {"x0": rng.uniform(18, 25), "theta": theta, "drift": (1 - theta) * air, "c_max_kw": 4.0, "x_min": 19.0,
+                "gain_c": np.where(air < 22, 3, -3) * resistance * (1 - theta), "x_max": 25.0, "target": 22.0,
+                "w_state": 0.01 * dt_h},
+        free | {"x0": rng.uniform(46, 58), "theta": tank, "gain_c": dt_h / 0.22, "drift": (1 - tank) * 20 - draws,
+                "c_max_kw": 4.5, "x_min": 45.0, "x_max": 60.0, "target": 55.0, "w_state": 2e-4 * dt_h},
+        free | {"g_max_kw": rng.uniform(2, 10) * sun, "w_spill_usd_per_kw2h": 2e-3, "shares_meter": True},
+        free | {"gain_c": dt_h, "c_max_kw": 2.0 * (hour > 9), "x_max": energy,
+                "x_min": np.where(hour > 20, energy, -inf)},
+    ]  # fmt: skip
+
+
+def homes(
+    n: int, steps: int, *, noon_usd: float = 0.0, full: bool = False, w_flex: float = 2e-3
+) -> HouseholdProblem:
+    """Draw n houses under day-ahead prices that fall by noon_usd with the sun; full ones own everything."""
+    rows, counts, prices, others = [], [], [], []
+    hour = (np.arange(steps) + 0.5) * 24 / steps
+    for i in range(n):
+        rng = np.random.default_rng([1, i])
+        drawn = equipment(rng, steps, w_flex)
+        owned = [row for row, share in zip(drawn, SHARE, strict=True) if full or rng.random() < share]
+        rows += owned
+        counts.append(len(owned))
+        price = 0.12 + 0.08 * np.sin((hour - 12) / 12 * np.pi) + rng.normal(0, 0.02, steps)
+        prices.append(price - noon_usd * np.maximum(0, np.sin((hour - 6) / 12 * np.pi)))
+        others.append(-rng.uniform(0.2, 1.5, steps))
+    columns = {
+        f.name: np.array(
+            [row[f.name] if f.name in PER_DEVICE else np.broadcast_to(row[f.name], steps) for row in rows]
+        )
+        for f in fields(DeviceRows)
+    }
+    w_self = np.full((n, steps), 4e-3)
+    offset = np.cumsum([0, *counts])
+    return HouseholdProblem(
+        offset, DeviceRows(**columns), np.array(prices), w_self, np.array(others), 24 / steps
     )
 
 
-def main() -> None:
-    """Print one row per horizon: ours, naive, ratio, largest difference."""
-    print(f"{ROWS} devices; naive = one cvxpy problem each, timed on {NAIVE_ROWS} rows and scaled to all")
-    print(f"{'steps':>5}{'ours ms':>10}{'steps/row':>11}{'naive ms':>11}{'ratio':>8}  largest difference")
+def first(problem: HouseholdProblem, n: int) -> HouseholdProblem:
+    """The first n houses."""
+    rows = problem.offset[n]
+    devices = DeviceRows(**{f.name: getattr(problem.devices, f.name)[:rows] for f in fields(DeviceRows)})
+    grid = (problem.price_usd_per_kwh[:n], problem.w_self_usd_per_kw2h[:n], problem.other_kw[:n])
+    return HouseholdProblem(problem.offset[: n + 1], devices, *grid, problem.dt_h)
+
+
+def seconds_of(run) -> tuple[float, float, HouseholdPlan]:
+    """Median wall and processor time of three runs, and the last result."""
+    wall, cpu = [], []
+    for _ in range(3):
+        start = time.perf_counter(), time.process_time()
+        plan = run()
+        wall.append(time.perf_counter() - start[0])
+        cpu.append(time.process_time() - start[1])
+    return float(np.median(wall)), float(np.median(cpu)), plan
+
+
+def print_times() -> None:
+    """One row per horizon and price: ours, one cvxpy problem a house, one SCIP problem a house, ratios, gaps."""
+    print(f"{HOUSES} houses; cvxpy and SCIP (5 s each at most) timed on {NAIVE_HOUSES} and scaled")
+    print(f"{'steps':>5} {'prices':<12}{'ours s':>7}{'cpu s':>7}{'cvxpy':>7}{'SCIP':>8}  (times ours)")
     for steps in (24, 96):
-        problem = homes(steps)
-        plan = plan_storage(problem)
-        times = []
-        for _ in range(5):
+        for name, noon_usd in (("positive", 0.0), ("negative", 0.3)):
+            problem = homes(HOUSES, steps, noon_usd=noon_usd)
+            plan_households(first(problem, 1))
+            wall, cpu, plan = seconds_of(lambda problem=problem: plan_households(problem))
+            few = first(problem, NAIVE_HOUSES)
             start = time.perf_counter()
-            plan = plan_storage(problem)
-            times.append(time.perf_counter() - start)
-        ours = 1e3 * float(np.median(times))
-        columns = {f.name: getattr(problem, f.name) for f in fields(problem) if f.name != "dt_h"}
-        part = replace(problem, **{name: column[:NAIVE_ROWS] for name, column in columns.items()})
-        start = time.perf_counter()
-        twin = plan_storage_reference(part)
-        naive = 1e3 * (time.perf_counter() - start) * ROWS / NAIVE_ROWS
-        power = np.abs(plan.p_kw[:NAIVE_ROWS] - twin.p_kw).max()
-        cost = np.abs(plan.objective_usd[:NAIVE_ROWS] - twin.objective_usd).max()
-        print(
-            f"{steps:>5}{ours:>10.1f}{plan.iterations.mean():>11.1f}{naive:>11.0f}{naive / ours:>8.0f}"
-            f"  {power:.1e} kW, {cost:.1e} $, {int((~plan.converged).sum())} not converged"
-        )
+            twin = plan_households_reference(few)
+            naive = (time.perf_counter() - start) * HOUSES / NAIVE_HOUSES
+            whole = "-"
+            if steps == 24:
+                start = time.perf_counter()
+                plan_households_reference(few, whole=True, seconds=5)
+                whole = f"{(time.perf_counter() - start) * HOUSES / NAIVE_HOUSES / wall:.0f}"
+            gap, exact = plan.objective_usd - plan.bound_usd, ~plan.binary
+            print(f"{steps:>5} {name:<12}{wall:>7.2f}{cpu:>7.2f}{naive / wall:>7.0f}{whole:>8}", end="  ")
+            print(
+                f"bound differs by {np.abs(plan.bound_usd[:NAIVE_HOUSES] - twin.objective_usd).max():.0e} $ at most;"
+            )
+            chosen = gap[plan.binary].sum() / max(plan.binary.sum(), 1)
+            print(
+                f"{'':12}{plan.binary.sum()} houses needed directions (gap {chosen:.3f} $ on average),"
+                f" largest gap of the others {gap[exact].max(initial=0):.0e} $, {(~plan.converged).sum()} not converged"
+            )
+
+
+def print_two_hundred() -> None:
+    """Whether the convex form equals the mixed-integer optimum: bounds from below and from above."""
+    print("200 houses with every device, 24 steps: relaxation against a plan with one direction per step")
+    for name, noon_usd in (("positive prices", 0.0), ("near zero at noon", 0.1), ("-0.18 $ at noon", 0.3)):
+        for w_flex in (0.0, 2e-3, 2e-2):
+            plan = plan_households(homes(200, 24, noon_usd=noon_usd, full=True, w_flex=w_flex), search=0)
+            better = plan_households(homes(200, 24, noon_usd=noon_usd, full=True, w_flex=w_flex), search=200)
+            gap = plan.objective_usd - plan.bound_usd
+            print(
+                f"  {name:<18} reward {w_flex:.3f} $/kWh: {(gap <= 1e-4).sum():>3} equal to 1e-4 $,"
+                f" {plan.binary.sum():>3} chose directions, gap {gap.mean():.4f} $ on average,"
+                f" {(better.objective_usd - better.bound_usd).mean():.4f} $ after 200 more solves"
+            )
+
+
+def print_forms(houses: int, seconds: float) -> None:
+    """Headroom against |P|: ours, SCIP's incumbent and bounds, on houses with every device."""
+    print(
+        f"{houses} houses with every device, 24 steps, SCIP {seconds:g} s of processor time a house;"
+        " ours with 300 more solves"
+    )
+    for noon_usd, w_flex in ((0.0, 2e-2), (0.3, 2e-3), (0.3, 2e-2)):
+        problem = homes(houses, 24, noon_usd=noon_usd, full=True, w_flex=w_flex)
+        for name, planner, printed in (("headroom", plan_households, False), ("|P|", plan_printed, True)):
+            start = time.perf_counter()
+            plan = planner(problem, search=300)
+            ours = (time.perf_counter() - start) / houses
+            start = time.perf_counter()
+            twin = plan_households_reference(problem, whole=True, printed=printed, seconds=seconds)
+            theirs = (time.perf_counter() - start) / houses
+            relaxed = plan_households_reference(problem, printed=printed)
+            excess = plan.objective_usd - twin.objective_usd
+            size = 1 + np.abs(twin.objective_usd)
+            gap = (plan.objective_usd - relaxed.objective_usd).mean()
+            print(
+                f"  noon {0.12 - noon_usd:+.2f} $/kWh, reward {w_flex:.3f}, {name:<9}"
+                f" as good as SCIP in {(excess <= 1e-6 * size).sum()} of {houses} (worst {excess.max():+.5f},"
+                f" best {excess.min():+.5f} $); above its relaxation by {gap:.4f} $,"
+                f" SCIP's own gap {(twin.objective_usd - twin.bound_usd).mean():.4f} $;"
+                f" {1e3 * ours:.1f} ms against {theirs:.1f} s"
+            )
+
+
+def main() -> None:
+    """Print times, exactness, and the two forms of flexibility."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--scip-seconds", type=float, default=5.0)
+    parser.add_argument("--scip-houses", type=int, default=4)
+    asked = parser.parse_args()
+    print_times()
+    print_two_hundred()
+    print_forms(asked.scip_houses, asked.scip_seconds)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,22 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from voltier.federates import exit_codes
+from voltier.federates.interruption import Interrupted, interruptible
+from voltier.federates.options import (
+    HoursOption,
+    QuietOption,
+    ScenarioArgument,
+    SeedOption,
+    SetOption,
+    TransportOption,
+    fresh,
+    overrides,
+    refuse,
+    require_run,
+)
 from voltier.federates.ports import DEFAULT_BUILDER
-from voltier.grid.errors import ClearingAborted, FederationError, InputError, Problem, VoltierError
+from voltier.federates.studies import studies
+from voltier.grid.errors import ClearingAborted, FederationError, InputError, VoltierError
 
 app = typer.Typer(
     name="voltier",
@@ -28,6 +42,9 @@ app = typer.Typer(
 )
 
 
+app.add_typer(studies)
+
+
 @app.callback(invoke_without_command=True)
 def _without_command(context: typer.Context) -> None:
     """Print the help when no command is given."""
@@ -38,25 +55,13 @@ def _without_command(context: typer.Context) -> None:
 _PATIENCE_S = 10.0
 """Ending all processes and joining the tables takes less than this; a second Ctrl-C within it changes nothing."""
 
-ScenarioArgument = Annotated[
-    str, typer.Argument(metavar="SCENARIO", help="Name from `voltier list`, or path of a scenario file.")
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. primary.period_s=600."),
-]
-TransportOption = Annotated[
-    str, typer.Option(help="zmq or tcp: a process per federate; inproc: threads; none: no HELICS at all.")
-]
-QuietOption = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
-
 
 @app.command()
 def run(
     scenario: ScenarioArgument,
     out: Annotated[Path | None, typer.Option(help="Run directory; default runs/SCENARIO-TIME.")] = None,
-    hours: Annotated[float | None, typer.Option(help="Length of the run [h].")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    hours: HoursOption = None,
+    seed: SeedOption = None,
     override: SetOption = None,
     transport: TransportOption = "zmq",
     quiet: QuietOption = False,
@@ -66,9 +71,9 @@ def run(
     from voltier.federates.show import console, following, show_result
     from voltier.scenarios.schema import load_scenario
 
-    case = load_scenario(scenario, _overrides(override, hours=hours, seed=seed))
-    path = out or _fresh(Path("runs"), case.name)
-    with following(case, quiet=quiet) as watch, _interruptible(path):
+    case = load_scenario(scenario, overrides(override, hours=hours, seed=seed))
+    path = out or fresh(Path("runs"), case.name)
+    with following(case, quiet=quiet) as watch, interruptible(path):
         run_scenario(case, path, transport=transport, watch=watch)
     if not quiet:
         show_result(console, path)
@@ -107,7 +112,7 @@ def report(run_dir: Annotated[Path, typer.Argument(metavar="DIR", help="Run dire
     """Write the report of a run again, after joining its tables if nobody has."""
     from voltier.federates.session import conclude
 
-    _require_run(run_dir)
+    require_run(run_dir)
     typer.echo(conclude(run_dir))
 
 
@@ -120,85 +125,8 @@ def compare(
     from voltier.scenarios.report import write_comparison
 
     for run_dir in run_dirs:
-        _require_run(run_dir)
+        require_run(run_dir)
     typer.echo(write_comparison(run_dirs, out))
-
-
-@app.command()
-def study(
-    name: Annotated[
-        str, typer.Argument(metavar="NAME", help="designs, attack, voltage-regulation or relaxation.")
-    ],
-    out: Annotated[Path | None, typer.Option(help="Directory; default runs/NAME-TIME.")] = None,
-    base: Annotated[str | None, typer.Option(help="Scenario to start from.")] = None,
-    hours: Annotated[float | None, typer.Option(help="Length of the runs [h].")] = None,
-    sensitivity_hours: Annotated[
-        float | None,
-        typer.Option(
-            help="voltage-regulation: length of the runs of its sensitivity [h]; default at most 6, 0: none."
-        ),
-    ] = None,
-    feeder: Annotated[
-        list[str] | None, typer.Option(help="relaxation: a feeder to take; repeat it. Default: all three.")
-    ] = None,
-    load: Annotated[
-        float | None, typer.Option(help="relaxation: factor on the feeders' spot loads; default 1.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
-    override: SetOption = None,
-    transport: TransportOption = "zmq",
-    quiet: QuietOption = False,
-) -> None:
-    """Run several cases of a scenario and compare them; relaxation compares steps of one clearing and runs none."""
-    from voltier.federates.session import run_scenario
-    from voltier.federates.show import following
-    from voltier.scenarios.schema import Scenario
-    from voltier.scenarios.studies.attack import study_attack
-    from voltier.scenarios.studies.designs import study_designs
-    from voltier.scenarios.studies.relaxation import study_relaxation
-    from voltier.scenarios.studies.voltage_regulation import study_voltage_regulation
-
-    studies: dict[str, Callable[..., Any]] = {
-        "designs": study_designs,
-        "attack": study_attack,
-        "voltage-regulation": study_voltage_regulation,
-        "relaxation": study_relaxation,
-    }
-    if name not in studies:
-        _refuse("study", name, f"take one of {', '.join(studies)}")
-    overrides = _overrides(override, hours=hours, seed=seed)
-    given = {"base": base, "sensitivity_hours": sensitivity_hours, "feeders": feeder, "load": load}
-    chosen = _own_options(name, given | {"overrides": overrides or None})
-
-    def run_case(case: Scenario, path: Path) -> Path:
-        with following(case, quiet=quiet) as watch, _interruptible(path):
-            return run_scenario(case, path, transport=transport, watch=watch)
-
-    path = out or _fresh(Path("runs"), name)
-    if name == "relaxation":
-        study_relaxation(path, **chosen)
-    else:
-        studies[name](run_case, path, **chosen)
-    if not quiet:
-        typer.echo(path)
-
-
-def _own_options(study_name: str, given: dict[str, Any]) -> dict[str, Any]:
-    """Return the options that were given; raise InputError for one that the study does not have."""
-    runs = ("designs", "attack", "voltage-regulation")
-    owners = {
-        "base": ("--base", runs),
-        "overrides": ("--set, --hours or --seed", runs),
-        "sensitivity_hours": ("--sensitivity-hours", ("voltage-regulation",)),
-        "feeders": ("--feeder", ("relaxation",)),
-        "load": ("--load", ("relaxation",)),
-    }
-    chosen = {key: value for key, value in given.items() if value is not None}
-    for key, value in chosen.items():
-        option, names = owners[key]
-        if study_name not in names:
-            _refuse(option, value, f"leave it out; the study {study_name} has none")
-    return chosen
 
 
 @app.command()
@@ -209,7 +137,7 @@ def export(
 ) -> None:
     """Write a scenario for other tools (not built yet)."""
     if target not in ("gridlabd", "helics"):
-        _refuse("target", target, "take gridlabd or helics")
+        refuse("target", target, "take gridlabd or helics")
     raise VoltierError(f"export {target} of {scenario} to {out} is not built yet; nothing was written")
 
 
@@ -260,9 +188,9 @@ def federate(
     from voltier.federates.ports import load_builder
 
     if transport not in ("zmq", "tcp"):
-        _refuse("--transport", transport, "take zmq or tcp")
+        refuse("--transport", transport, "take zmq or tcp")
     if scenario is None and (role != BROKER or operators == 0):
-        _refuse("--scenario", scenario, "give the config.resolved.yaml of the run")
+        refuse("--scenario", scenario, "give the config.resolved.yaml of the run")
     if role == BROKER:
         if scenario is not None and operators == 0:
             operators = len(load_builder(builder)(scenario).operator_names()) + 1
@@ -282,19 +210,6 @@ def federate(
             lifeline=lifeline,
         )
     )
-
-
-class _Interrupted(Exception):
-    """Ctrl-C, or being told to end, with what remains; typer would end silently on KeyboardInterrupt itself."""
-
-
-@contextmanager
-def _interruptible(run_dir: Path) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt as stop:
-        left = f"; {run_dir} holds what was committed, `voltier report {run_dir}` shows it"
-        raise _Interrupted("interrupted" + (left if run_dir.exists() else "")) from stop
 
 
 def main() -> NoReturn:
@@ -317,10 +232,10 @@ def _guarded(command: Callable[[], Any]) -> int:
         return _complain(error, exit_codes.CLEARING)
     except (FederationError, VoltierError) as error:
         return _complain(error, exit_codes.FEDERATE)
-    except _Interrupted as error:
+    except Interrupted as error:
         return _complain(error, exit_codes.INTERRUPTED)
     except (KeyboardInterrupt, typer.Abort):
-        return _complain(_Interrupted("interrupted"), exit_codes.INTERRUPTED)
+        return _complain(Interrupted("interrupted"), exit_codes.INTERRUPTED)
     except OSError as error:
         return _complain(VoltierError(f"{error.filename or 'output'}: {error.strerror}"), exit_codes.FEDERATE)
     except typer.Exit as stop:
@@ -353,32 +268,6 @@ def _signals_interrupt() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _overrides(override: list[str] | None, **named: float | None) -> list[str]:
-    """Named options are overrides too, and the last word."""
-    return (override or []) + [f"{key}={value}" for key, value in named.items() if value is not None]
-
-
-def _fresh(folder: Path, name: str) -> Path:
-    """Return a path for a new run that is not there yet."""
-    from datetime import datetime
-
-    stem = f"{name}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
-    path, n = folder / stem, 1
-    while path.exists():
-        n += 1
-        path = folder / f"{stem}-{n}"
-    return path
-
-
-def _require_run(path: Path) -> None:
-    if not (path / "manifest.json").is_file():
-        _refuse("DIR", str(path), "this is no run directory; `voltier run` makes one")
-
-
-def _refuse(field: str, value: object, remedy: str) -> NoReturn:
-    raise InputError([Problem("command line", field, value, remedy)])
 
 
 if __name__ == "__main__":

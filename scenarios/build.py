@@ -9,8 +9,9 @@ import numpy as np
 
 from voltier.agents.attacker import Attacker, GeneratorAttack
 from voltier.agents.clock import MarketClock
+from voltier.agents.devices.fleet import FleetSpec
 from voltier.agents.operator import Operator
-from voltier.agents.population import FleetSpec, Population, build_population
+from voltier.agents.population import Population, build_population
 from voltier.agents.smo import SmoRows
 from voltier.grid.errors import FederationError
 from voltier.grid.feeder import Feeder, read_feeder
@@ -46,6 +47,11 @@ def build_operator(scenario: Scenario, name: str) -> Operator:
         raise FederationError(f"no operator {name!r} here; there are: {', '.join(operator_names(scenario))}")
     role, _, shard = name.partition(".")
     return _BUILDERS[role](scenario, int(shard or 0))
+
+
+def population_of(scenario: Scenario) -> Population:
+    """Return the houses, agents and operators that the scenario draws."""
+    return _case(scenario).population
 
 
 def table_layouts(scenario: Scenario) -> dict[str, TableLayout]:
@@ -305,6 +311,7 @@ def _current_injection(case: _Case) -> PrimaryFormulation:
 
 def _cmo(scenario: Scenario, k: int) -> Operator:
     from voltier.agents.cmo import ConsumerOperator, ConsumerRules
+    from voltier.agents.forecast import ForecastError
     from voltier.agents.iot import IotSpec
 
     case = _case(scenario)
@@ -312,6 +319,7 @@ def _cmo(scenario: Scenario, k: int) -> Operator:
     rules = ConsumerRules(
         flexible=scenario.design == "hierarchical",
         game=scenario.consumer.market,
+        prices=scenario.consumer.prices,
         outside_price_usd_per_kwh=scenario.wholesale.retail_usd_per_kwh
         if scenario.consumer.outside_market == "retail_tariff"
         else 0.0,
@@ -319,6 +327,7 @@ def _cmo(scenario: Scenario, k: int) -> Operator:
         window_s=scenario.consumer.flexibility_window_s,
         start_minute=scenario.start_second_of_day // 60,
         record_period_s=scenario.recording.consumer_period_s,
+        forecast_error=ForecastError(**scenario.consumer.forecast_error.model_dump()),
     )
     iot = IotSpec(
         latency_s=scenario.iot.latency_ms / 1000.0,

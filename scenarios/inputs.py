@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voltier.agents.clock import MINUTE_S, WARM_UP_S
-from voltier.agents.devices.ev import Stays
+from voltier.agents.devices.fleet import Stays
 from voltier.agents.wholesale import ConditionSeries
 from voltier.grid.errors import InputError, Problem
 from voltier.scenarios.schema_model import Scenario

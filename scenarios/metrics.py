@@ -10,6 +10,7 @@ import numpy as np
 
 from voltier.scenarios.manifest import RunDirectory
 from voltier.scenarios.metrics_attack import attack_kpis
+from voltier.scenarios.metrics_household import flexibility_kpis, household_kpis
 from voltier.scenarios.metrics_physical import generation_kw, load_kw
 from voltier.scenarios.metrics_voltage import voltage_kpis
 from voltier.scenarios.panels import Array, Block, read_block
@@ -20,7 +21,6 @@ Kpis = dict[str, float | int | None]
 
 MINUTE_H = 1.0 / 60.0
 _PRICE_PARTS = ("energy", "loss", "voltage", "congestion", "regulation")
-_DEVICES = ("base", "hvac", "water_heater", "pv", "ev")
 
 
 def write_kpis(run_dir: Path | str, performance: Mapping[str, float] | None = None) -> dict[str, Any]:
@@ -43,14 +43,17 @@ def compute_kpis(run_dir: Path, scenario: Scenario) -> Kpis:
     blocks = {
         name: read_block(run_dir, name)
         for name in (
-            "grid", "substation", "primary", "secondary", "devices", "system", "settlement",
-            "secondary_clearings", "consumer_clearings", "dlmp",
+            "grid", "substation", "primary", "secondary", "consumer", "devices", "system",
+            "settlement", "secondary_clearings", "consumer_clearings", "dlmp",
         )
     }  # fmt: skip
     kpis: Kpis = {}
     kpis |= _energy(blocks["grid"], blocks["substation"], blocks["primary"], scenario)
     kpis |= _devices(blocks["devices"], scenario.recording.consumer_period_s / 3600.0)
-    kpis |= _flexibility(blocks["secondary"])
+    kpis |= flexibility_kpis(blocks["secondary"])
+    kpis |= household_kpis(
+        blocks["consumer"], blocks["devices"], blocks["system"], blocks["consumer_clearings"], scenario
+    )  # fmt: skip
     kpis |= _prices(blocks["primary"], blocks["secondary"], blocks["system"])
     kpis |= _phase_prices(blocks["dlmp"])
     kpis["prices.retail_usd_per_kwh"] = scenario.wholesale.retail_usd_per_kwh
@@ -89,31 +92,14 @@ def _devices(devices: Block | None, hours: float) -> Kpis:
     if devices is None:
         return {}
     kpis: Kpis = {
-        f"energy.{name}_kwh": abs(float(devices.sum(f"{name}_kw").sum()) * hours) for name in _DEVICES
+        f"energy.{column.removesuffix('_kw')}_kwh": abs(float(devices.sum(column).sum()) * hours)
+        for column in devices.values
+        if column.endswith("_kw") and column != "battery_kw"
     }
     kpis["energy.battery_discharge_kwh"] = float(np.maximum(devices["battery_kw"], 0.0).sum() * hours)
     stored_kwh = devices.sum("battery_kwh") + devices.sum("ev_kwh")
     kpis["energy.stored_change_kwh"] = float(stored_kwh[-1] - stored_kwh[0])
-    temp_c = devices["temp_indoor_c"]
-    kpis["comfort.mean_temp_indoor_c"] = float(temp_c.mean())
-    kpis["comfort.min_temp_indoor_c"] = float(temp_c.min())
-    kpis["comfort.max_temp_indoor_c"] = float(temp_c.max())
     return kpis
-
-
-def _flexibility(secondary: Block | None) -> Kpis:
-    """Energy that agents were asked to inject more or less than they had bid to, and what they then missed.
-
-    A bid is what an agent wants now, rebound of earlier calls included: the sum of calls is more than energy saved.
-    """
-    if secondary is None:
-        return {}
-    called_kw = secondary["p_kw"] - secondary["p0_kw"]
-    return {
-        "flexibility.called_up_kwh": _kwh(np.maximum(called_kw, 0.0)),
-        "flexibility.called_down_kwh": _kwh(np.maximum(-called_kw, 0.0)),
-        "flexibility.missed_kwh": _kwh(np.abs(secondary["p_meter_kw"] - secondary["p_kw"])),
-    }
 
 
 def _prices(primary: Block | None, secondary: Block | None, system: Block | None) -> Kpis:

@@ -89,6 +89,15 @@ class FleetSection(Section):
     battery_nodes: Annotated[Count, Field(description="load buses with a battery")] = 63
     dg_nodes: Annotated[Count, Field(description="load buses with PV or a battery")] = 82
     evs: Annotated[Count, Field(description="houses with an electric vehicle")] = 0
+    v2g_share: Annotated[Share, Field(description="share of the vehicles that may also discharge")] = 0.0
+    deferrables: Annotated[
+        Count,
+        Field(description="houses with a washing machine or dishwasher that may wait, beside the base load"),
+    ] = 300
+    flexible_blocks: Annotated[
+        Count, Field(description="sites like a small data centre that may queue some of their work")
+    ] = 0
+    flexible_block_kw: Annotated[Positive, Field(description="most that such a site consumes [kW]")] = 20.0
     hvac_kw_min: Annotated[
         Positive, Field(description="electric rating of heating and cooling, at least [kW]")
     ] = 2.0
@@ -105,7 +114,7 @@ class FleetSection(Section):
 
     @model_validator(mode="after")
     def _counts_agree(self) -> Self:
-        for name in ("water_heaters", "pv_units", "batteries", "evs"):
+        for name in ("water_heaters", "pv_units", "batteries", "evs", "deferrables", "flexible_blocks"):
             if getattr(self, name) > self.houses:
                 raise ValueError(f"{name} = {getattr(self, name)} is more than houses = {self.houses}")
         for name in ("hvac_kw", "ev_kw"):
@@ -216,6 +225,18 @@ class SecondarySection(Section):
     policy: Annotated[Policy, Field(description="what to do when a clearing fails")] = "relax"
 
 
+class ForecastErrorSection(Section):
+    """Standard deviation of what houses plan by, a day ahead; it grows with the square root of the time ahead.
+
+    Zero everywhere is perfect foresight of weather and price, which the published figures have. Realistic: 1.5 degC,
+    0.2 and 0.1.
+    """
+
+    temp_air_c: Annotated[NotNegative, Field(description="of the air temperature, added [C]")] = 0.0
+    pv_share: Annotated[NotNegative, Field(description="of PV output, as a share of it")] = 0.0
+    price_share: Annotated[NotNegative, Field(description="of the wholesale price, as a share of it")] = 0.0
+
+
 class ConsumerSection(Section):
     """The consumer markets: houses that plan ahead, and the game between them."""
 
@@ -225,6 +246,9 @@ class ConsumerSection(Section):
     flexibility_window_s: Annotated[
         PeriodS, Field(description="time over which a device must be able to hold the power it offers [s]")
     ] = 300
+    forecast_error: Annotated[
+        ForecastErrorSection, Field(description="errors of weather and price forecasts")
+    ] = ForecastErrorSection()
     market: Annotated[
         bool,
         Field(
@@ -232,6 +256,13 @@ class ConsumerSection(Section):
             "without, in proportion to what they offer, at the tariff of their agent"
         ),
     ] = True
+    prices: Annotated[
+        Literal["common", "individual"],
+        Field(
+            description="prices of the game: one pair for all houses of a market, or a pair for each house, by which "
+            "nobody subsidises another"
+        ),
+    ] = "common"
     outside_market: Annotated[
         Literal["set_temperature", "retail_tariff"],
         Field(

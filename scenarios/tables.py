@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
+from voltier.agents.devices.kinds import DEVICE_COLUMNS
+
 ColumnType = Literal["number", "integer", "text"]
 
 NUMBER: ColumnType = "number"
@@ -106,18 +108,19 @@ TABLES: Mapping[str, TableSpec] = MappingProxyType(
             ),
             ("cmo",),
         ),
-        # One row for each house (cma) of a consumer operator (cmo): plan, share of the game, meter, prices.
+        # One row for each house (cma) of a consumer operator (cmo): plan, share of the game, meter, prices. tariff: of
+        # its agent; paid_usd: since the last record, metered energy at the tariff less given_usd; this is what
+        # the consumer market pays for its outcome beyond the tariff.
         "consumer": TableSpec(
-            _numbers("p0_kw", "p_min_kw", "p_max_kw", "p_kw", "p_meter_kw", "mu", "mu_tilde"), ("cmo", "cma")
-        ),
-        # One row for each house: what its devices inject (loads negative), indoor temperature, stored energy.
-        "devices": TableSpec(
             _numbers(
-                "base_kw", "hvac_kw", "water_heater_kw", "pv_kw", "battery_kw", "ev_kw",
-                "temp_indoor_c", "battery_kwh", "ev_kwh",
+                "p0_kw", "p_min_kw", "p_max_kw", "p_kw", "p_meter_kw", "mu", "mu_tilde", "tariff", "paid_usd",
+                "given_usd",
             ),
-            ("cma",),
+            ("cmo", "cma"),
         ),
+        # One row for each house: what its devices inject (loads negative), temperatures, stored and owed energy.
+        # nan: no such temperature; ev_missing_kwh: what a car that is away left without, else zero.
+        "devices": TableSpec(_numbers(*DEVICE_COLUMNS), ("cma",)),
         # One row for each bus, phase and minute, from the three-phase power flow.
         "grid": TableSpec(_numbers("v_pu", "p_kw", "q_kvar"), ("bus", "phase")),
         # Injection into the bulk grid by phase (import negative); loss_kw closes each phase's balance.

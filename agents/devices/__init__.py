@@ -1,1 +1,1 @@
-"""One flexible device a file: dynamics, limits, response."""
+"""One device a file: constraints and costs for the plan, response to the market, physics, how a fleet has it."""

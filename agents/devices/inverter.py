@@ -1,4 +1,4 @@
-"""PV and battery inverters: reactive power within power factor 0.8 and the apparent rating."""
+"""PV, battery and car inverters: reactive power within power factor 0.8 and the apparent rating."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ Array = NDArray[np.float64]
 
 TAN_PHI_MAX = 0.75
 """tan(arccos 0.8)."""
-
-LOAD_TAN_PHI = float(np.tan(np.arccos(0.95)))
-"""Reactive over active consumption of household load, power factor 0.95."""
 
 
 def reactive_room_kvar(p_kw: Array, s_kva: Array) -> Array:

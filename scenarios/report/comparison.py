@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import html
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import plotly.graph_objects as go
 
 from voltier.grid.errors import InputError, Problem
-from voltier.scenarios.report import energy, key_figures
+from voltier.scenarios.report import energy, fleet, key_figures
 from voltier.scenarios.report.page import banner_of, render
 from voltier.scenarios.report.panel import Panel
 from voltier.scenarios.report.run import Run
@@ -23,23 +23,31 @@ from voltier.scenarios.report.style import (
     dress,
     embed,
     line,
+    money,
     number,
 )
 from voltier.scenarios.report.voltage import limits_pu
 
 
-def write_comparison(run_dirs: Sequence[Path], path: Path) -> Path:
+def write_comparison(
+    run_dirs: Sequence[Path] | Mapping[str, Path], path: Path, *, title: str = "Runs compared"
+) -> Path:
     """Write a page that compares runs, the first being the reference, and return its path.
 
+    run_dirs : the runs, or name → run to name them otherwise than by scenario, design or directory.
     Raises InputError if the page cannot be written there.
     """
-    runs = label([Run(run_dir) for run_dir in run_dirs])
-    sections = [_figures_table(runs), *(_overlay(runs, *parts) for parts in OVERLAYS), _voltages(runs)]
+    if isinstance(run_dirs, Mapping):
+        runs = {name: Run(run_dir) for name, run_dir in run_dirs.items()}
+    else:
+        runs = label([Run(run_dir) for run_dir in run_dirs])
+    overlays = [_overlay(runs, *parts) for parts in OVERLAYS]
+    sections = [_figures_table(runs), _houses(runs), *overlays, _voltages(runs)]
     legend = " · ".join(
         f'<span style="color:{_color(i)}">■</span> {html.escape(name)}' for i, name in enumerate(runs)
     )
     banner = "".join(banner_of(run) for run in runs.values())
-    text = render(title="Runs compared", subtitle=legend, banner=banner, tiles="", sections=sections)
+    text = render(title=title, subtitle=legend, banner=banner, tiles="", sections=sections)
     try:
         Path(path).write_text(text, encoding="utf-8")
     except OSError as error:
@@ -80,6 +88,25 @@ def _figures_table(runs: dict[str, Run]) -> Section:
     if len(cases) > 1:
         finding = f"Per cent in brackets: against {reference}"
     return Section("key-figures", "Key figures", finding, key_figures.case_table(cases, reference=reference))
+
+
+def _houses(runs: dict[str, Run]) -> Section:
+    """Bills, comfort and own PV of all houses, a box a run."""
+    title, groups, reasons = "Bills, comfort and own PV of the houses", {}, []
+    for name, run in runs.items():
+        if isinstance(run.houses, str):
+            reasons.append(f"{name}: {run.houses}")
+        else:
+            groups[name] = fleet.measures(run.houses)
+    if not groups:
+        return absent("houses", title, " ".join(reasons))
+    bill = next(iter(next(iter(groups.values()))))
+    finding = "On average a house pays " + ", ".join(
+        f"{money(float(next(iter(values.values())).mean()))} in {name}" for name, values in groups.items()
+    )
+    note = "".join(f'<p class="note">{html.escape(reason)}</p>' for reason in reasons)
+    body = embed(fleet.boxes(groups), "houses-figure") + note
+    return Section("houses", title, f"{finding} ({bill[bill.index('[') + 1 : -1]})", body)
 
 
 def _import(run: Run) -> tuple[np.ndarray, np.ndarray] | None:

@@ -6,9 +6,9 @@ import numpy as np
 import plotly.graph_objects as go
 
 from voltier.scenarios.report.energy import step_for
+from voltier.scenarios.report.kinds import kinds_of
 from voltier.scenarios.report.run import Run
 from voltier.scenarios.report.style import (
-    COLOR,
     INK,
     Section,
     absent,
@@ -21,15 +21,6 @@ from voltier.scenarios.report.style import (
     share,
 )
 
-DEVICES = (
-    ("base_kw", "fixed load", "base"),
-    ("hvac_kw", "HVAC", "hvac"),
-    ("water_heater_kw", "water heaters", "water_heater"),
-    ("ev_kw", "electric vehicles", "ev"),
-    ("battery_kw", "batteries", "battery"),
-    ("pv_kw", "PV", "pv"),
-)
-
 
 def section(run: Run) -> Section:
     """Consumption stacked upwards, supply stacked downwards, the net as a line."""
@@ -39,9 +30,7 @@ def section(run: Run) -> Section:
     thin = panel.thin(step_for(panel.t_s))
     figure, demand = go.Figure(), {}
     net = np.zeros(len(thin.t_s))
-    for column, name, color in DEVICES:
-        if column not in thin:
-            continue
+    for column, (name, color) in kinds_of(thin.values).items():
         drawn = -thin.total(column)
         net += drawn
         up, down = np.maximum(drawn, 0), np.minimum(drawn, 0)
@@ -50,7 +39,7 @@ def section(run: Run) -> Section:
         for values, group in ((up, "up"), (down, "down")):
             if np.nanmax(np.abs(values), initial=0) > 1e-9:
                 layer = {"legendgroup": name, "showlegend": first}
-                figure.add_trace(area(name, thin.t_s, values, COLOR[color], group, **layer))
+                figure.add_trace(area(name, thin.t_s, values, color, group, **layer))
                 first = False
     figure.add_trace(line("net", thin.t_s, net, INK, width=2))
     dress(figure, 400, "consumption [kW], supply below zero", span_s=float(thin.t_s[-1] - thin.t_s[0]))

@@ -27,7 +27,7 @@ from voltier.scenarios.report.style import (
 SeriesOf = Callable[[Run], tuple[NDArray[np.int64], Array] | None]
 """A time series taken from a run: (t_s, values), or None when the run does not have it."""
 
-LOADS = ("base_kw", "hvac_kw", "water_heater_kw", "ev_kw")
+NO_LOADS = ("pv_kw", "battery_kw")
 
 
 def import_kw(run: Run) -> tuple[NDArray[np.int64], Array] | None:
@@ -38,7 +38,7 @@ def import_kw(run: Run) -> tuple[NDArray[np.int64], Array] | None:
 
 def demand_kw(devices: Panel) -> Array:
     """Power that the loads consume at each time, consumption positive, without batteries and PV."""
-    return -np.sum([devices.total(column) for column in LOADS if column in devices], axis=0)
+    return -np.sum([devices.total(column) for column in devices.values if column not in NO_LOADS], axis=0)
 
 
 def section(run: Run) -> Section:

@@ -29,6 +29,8 @@ UNITS = {
     "mib": "MiB",
     "percent": "%",
     "degc": "°C",
+    "house_h": "house-hours",
+    "c_h": "°C h",
     "c": "°C",
     "pp": "pp",
 }
@@ -50,6 +52,7 @@ WORDS = {
     "rs": "RS",
     "cs": "CS",
     "ts": "TS",
+    "p05": "5th percentile",
     "p95": "95th percentile",
     "cpu": "CPU",
     "rss": "memory",
@@ -76,10 +79,42 @@ LABELS = {
     "attack.load_attacked_kw": "Net load attacked",
     "attack.load_mitigated_kw": "Net load mitigated",
     "energy.load_kwh": "Net load",
+    "energy.deferrable_kwh": "Deferrable loads",
+    "energy.block_kwh": "Flexible blocks",
     "energy.stored_change_kwh": "Change of energy stored",
     "comfort.mean_temp_indoor_c": "Mean indoor temperature",
     "comfort.min_temp_indoor_c": "Lowest indoor temperature",
     "comfort.max_temp_indoor_c": "Highest indoor temperature",
+    "comfort.outside_limits_house_h": "Time outside limits",
+    "comfort.outside_limits_c_h": "Excursions, added up",
+    "comfort.worst_excursion_c": "Largest excursion",
+    "comfort.rms_from_wanted_c": "Distance from wanted, rms",
+    "comfort.water_outside_limits_house_h": "Time of hot water outside limits",
+    "comfort.water_worst_excursion_c": "Largest excursion of hot water",
+    "bills.total_usd": "All houses",
+    "bills.house_mean_usd": "Mean of a house",
+    "bills.house_p05_usd": "5th percentile of houses",
+    "bills.house_median_usd": "Median of houses",
+    "bills.house_p95_usd": "95th percentile of houses",
+    "bills.transferred_usd": "Moved between houses by consumer market",
+    "bills.house_least_given_usd": "Least that it gives a house",
+    "bills.house_most_given_usd": "Most that it gives a house",
+    "bills.side_payments_usd": "Its side payments",
+    "ev.departures_below_target": "Departures below target",
+    "ev.missing_kwh": "Missing at departures",
+    "ev.worst_missing_kwh": "Most missing at a departure",
+    "pv.self_used_kwh": "Used behind its own meter",
+    "pv.self_use_share": "Used behind its own meter, share",
+    **{
+        f"{kind}.{key}": label
+        for kind in ("ev", "battery")
+        for key, label in (
+            ("min_soc_share", "Lowest state of charge"),
+            ("max_soc_share", "Highest state of charge"),
+            ("outside_soc_limits_house_h", "Time outside limits of charge"),
+            ("worst_soc_excess_kwh", "Worst excess over limits of charge"),
+        )
+    },
     "voltage.range_a_outside_share": "Outside ANSI range A",
     "voltage.range_a_worst_excess_pu": "Worst excess over range A",
     "voltage.range_a_longest_min": "Longest time outside range A",
@@ -94,7 +129,16 @@ LABELS = {
 }
 """Labels where the words of the key alone would puzzle."""
 
-GROUPS = {"prices": "Prices", "energy": "Energy", "voltage": "Voltage", "attack": "Attack"}
+MOST_CHANGE = 10.0
+"""Largest ratio that is shown as a change: beyond it the reference is next to nothing."""
+GROUPS = {
+    "prices": "Prices",
+    "energy": "Energy",
+    "voltage": "Voltage",
+    "attack": "Attack",
+    "ev": "Cars",
+    "pv": "PV",
+}
 STAGES = ("before", "attacked", "mitigated", "recovered", "after")
 
 
@@ -165,7 +209,7 @@ def _change(kpis: Mapping[str, object], reference: Mapping[str, object] | None, 
     """Change of a number against the reference's in per cent, where that means something."""
     value, base = kpis.get(key), (reference or {}).get(key)
     numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in (value, base))
-    if not numbers or not base or "violations" in key:
+    if not numbers or not base or "violations" in key or abs(value / base) > MOST_CHANGE:  # type: ignore[operator]
         return ""
     return f" <small>({percent(value / base - 1)})</small>"  # type: ignore[operator]
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import html
-import json
-
 import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from voltier.scenarios.report.choice import with_choice
 from voltier.scenarios.report.energy import step_for
 from voltier.scenarios.report.panel import Array, Panel, pivot
 from voltier.scenarios.report.run import Run
@@ -19,7 +17,6 @@ from voltier.scenarios.report.style import (
     Section,
     absent,
     dress,
-    embed,
     faded,
     line,
     number,
@@ -45,17 +42,7 @@ def section(run: Run) -> Section:
     first = int(np.nanargmax(np.nansum(np.abs(thin["p_kw"]), axis=0)))
     series = _series(thin, meter, tariff)
     figure = _figure(thin, {name: values[first] for name, values in series.items()})
-    options = "".join(
-        f'<option value="{i}"{" selected" if i == first else ""}>bus {html.escape(name)}</option>'
-        for i, name in enumerate(thin.names)
-    )
-    choice = f'<p class="controls"><label>Node <select id="node-choice">{options}</select></label></p>'
-    data = json.dumps({name: _compact(values) for name, values in series.items()})
-    body = (
-        choice
-        + embed(figure, "node-figure")
-        + f'<script type="application/json" id="node-data">{data}</script>'
-    )
+    body = with_choice(figure, "node", "Node", [f"bus {name}" for name in thin.names], first, series)
     return Section("node", "One node's bids and schedule", _finding(thin, meter), body)
 
 
@@ -137,11 +124,6 @@ def _figure(thin: Panel, values: dict[str, Array]) -> go.Figure:
     figure.update_yaxes(title_text="injection [kW]", row=1, col=1)
     figure.update_yaxes(title_text="price [$/kWh]", tickformat=".2f", row=2, col=1)
     return figure
-
-
-def _compact(values: Array) -> list[list[float | None]]:
-    """Five significant digits are plenty here; NaN becomes null."""
-    return [[float(f"{x:.5g}") if np.isfinite(x) else None for x in row] for row in values]
 
 
 def _finding(thin: Panel, meter: Array | None) -> str:

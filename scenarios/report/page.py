@@ -17,6 +17,8 @@ from voltier.scenarios.report import (
     energy,
     events,
     feeder_map,
+    fleet,
+    house,
     key_figures,
     manifest,
     node,
@@ -39,18 +41,21 @@ SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     voltage.section,
     node.section,
     devices.section,
+    house.section,
+    fleet.section,
     scores.section,
     clearings.section,
     settlement.section,
     events.section,
     manifest.section,
 )
-SCRIPTS = ("report.js", "feeder_map.js", "node.js", "price_stack.js")
+SCRIPTS = ("report.js", "feeder_map.js", "choice.js", "price_stack.js")
 TILES = (
     ("energy.import_kwh", "imported"),
     ("energy.peak_import_kw", "peak import"),
     ("prices.mean_dlmp_usd_per_kwh", "mean dLMP"),
     ("prices.mean_tariff_usd_per_kwh", "mean local tariff"),
+    ("bills.house_mean_usd", "mean bill of a house"),
     ("voltage.violations", "voltage violations"),
     ("performance.wall_s", "wall time"),
 )

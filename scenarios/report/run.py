@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
+from voltier.grid.errors import InputError
 from voltier.grid.feeder import Feeder, read_feeder
+from voltier.scenarios.households import Households, households
+from voltier.scenarios.manifest import RunDirectory
+from voltier.scenarios.panels import as_block
 from voltier.scenarios.report.panel import Panel, pivot
 from voltier.scenarios.results import read_table, table_names
 
@@ -110,6 +115,22 @@ class Run:
             )
             self._panels["devices"] = panel
         return self._panels["devices"]
+
+    @cached_property
+    def houses(self) -> Households | str:
+        """The houses over time, t_s and minutes from midnight; or why there are none to show, in a sentence."""
+        consumer, devices = (
+            None if table is None else as_block(table, f"{self.dir}: table {name}")
+            for name, table in ((name, self.table(name)) for name in ("consumer", "devices"))
+        )
+        if not self.config or consumer is None or devices is None:
+            return "This run recorded no houses."
+        try:
+            found = households(consumer, devices, RunDirectory(self.dir).scenario())
+        except InputError as error:
+            return str(error)
+        # Times of these tables tell the clock already.
+        return replace(found, start_minute=0)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import re
 import numpy as np
 
 from voltier.scenarios.report.run import Run
-from voltier.scenarios.report.style import Section, absent, rows_html
+from voltier.scenarios.report.style import Section, absent, money, rows_html
 
 COLUMNS = ("energy_usd", "flexibility_usd", "penalty_usd")
 NAMES = {
@@ -41,17 +41,13 @@ def section(run: Run) -> Section:
         totals[kind] = float(sums.sum())
         parties = len(set(np.array(table["party"].to_pylist(), dtype=object)[kinds == kind]))
         rows.append(
-            [html.escape(NAMES.get(kind, kind)), f"{parties:,}", *(_money(x) for x in (*sums, sums.sum()))]
+            [html.escape(NAMES.get(kind, kind)), f"{parties:,}", *(money(x) for x in (*sums, sums.sum()))]
         )
     closing = np.nansum(amounts, axis=0)
-    rows.append(["<b>sum</b>", "", *(f"<b>{_money(x)}</b>" for x in (*closing, closing.sum()))])
+    rows.append(["<b>sum</b>", "", *(f"<b>{money(x)}</b>" for x in (*closing, closing.sum()))])
     header = ["party", "number", *(name.removesuffix("_usd") + " [$]" for name in columns), "total [$]"]
-    finding = f"The ledger sums to {_money(float(closing.sum()))} $"
+    finding = f"The ledger sums to {money(float(closing.sum()))} $"
     if "pmo" in totals:
-        finding += f"; the primary market operator's surplus is {_money(totals['pmo'])} $"
+        finding += f"; the primary market operator's surplus is {money(totals['pmo'])} $"
     note = '<p class="note">Received is positive, paid negative.</p>'
     return Section("settlement", "Settlement", finding, rows_html(header, rows) + note)
-
-
-def _money(value: float) -> str:
-    return f"{round(value, 2) + 0.0:,.2f}".replace("-", "−")

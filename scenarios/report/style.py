@@ -91,6 +91,11 @@ def number(value: float, digits: int = 3) -> str:
     return f"{value:,.{decimals}f}".replace("-", "−")
 
 
+def money(value: float) -> str:
+    """Write an amount of $ to the cent."""
+    return f"{round(value, 2) + 0.0:,.2f}".replace("-", "−")
+
+
 def share(part: float, whole: float) -> str:
     """Write part of whole in per cent."""
     return f"{100 * part / whole:.0f} %" if whole else "–"

@@ -82,9 +82,9 @@ def test_a_failing_operator_is_named_not_those_who_lost_the_bus(
 def test_a_silent_federation_is_given_up_and_says_who_waits_for_whom(tmp_path: Path) -> None:
     settings = toy.ToySettings(trouble="grid", trouble_kind="hang")
     with pytest.raises(FederationError) as caught:
-        launch_toy(settings, tmp_path / "run", timeout_s=2.0)
+        launch_toy(settings, tmp_path / "run", timeout_s=8.0)  # starting takes seconds on a busy machine
     text = str(caught.value)
-    assert "no federate has moved for 2 s" in text
+    assert "no federate has moved for 8 s" in text
     assert "grid has been deciding" in text
     assert "resilience has been waiting" in text
     assert "for simulated second 360: grid is behind" in text

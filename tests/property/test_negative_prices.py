@@ -59,7 +59,8 @@ def test_pv_is_throttled_and_bids_reach_down_by_all_of_it(prices):
         assert (bid["p0_kw"] - bid["p_min_kw"] >= 0.99 * sun - 1e-9).all()
     import_kw = [-minute["p_kw"].sum() for minute in tables["substation"]]
     assert min(import_kw) > 1000.0 + max(-minute["p_kw"].sum() for minute in free["substation"])
-    assert max(minute["dlmp_usd_per_kwh"].max() for minute in tables["primary"]) < -0.25
+    # three MW come in: at the far end marginal losses take up to a sixth off the 0.3 $/kWh
+    assert max(minute["dlmp_usd_per_kwh"].max() for minute in tables["primary"]) < -0.24
 
 
 def test_without_a_local_market_nobody_throttles(prices):

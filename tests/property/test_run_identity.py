@@ -6,6 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 
+from voltier.agents.devices.kinds import KEYS
 from voltier.federates.local import run_local
 from voltier.scenarios.build import build_operator, market_clock, operator_names, table_layouts
 from voltier.scenarios.schema import load_scenario
@@ -135,8 +136,8 @@ def test_meters_of_houses_agents_and_feeder_agree():
     of_house = np.array([keys["secondary"].keys["sma"].index(cmo) for cmo in keys["consumer"].keys["cmo"]])
     for t_s in range(0, 1800, 60):
         devices = tables["devices", t_s]
-        house = sum(devices[f"{name}_kw"] for name in ("base", "hvac", "water_heater", "pv", "battery", "ev"))
-        np.testing.assert_allclose(tables["consumer", t_s]["p_meter_kw"], house, atol=1e-12)  # six terms
+        house = sum(devices[f"{key}_kw"] for key in KEYS)
+        np.testing.assert_allclose(tables["consumer", t_s]["p_meter_kw"], house, atol=1e-12)  # eight terms
         agents = tables["secondary", t_s]["p_meter_kw"]
         np.testing.assert_allclose(np.bincount(of_house, house), agents, atol=1e-11)  # some ten houses
         # 1,008 numbers in another order

@@ -4,13 +4,18 @@ import numpy as np
 import pytest
 
 from voltier.agents.cmo import ConsumerOperator, ConsumerRules
-from voltier.agents.devices.ev import Stays
-from voltier.agents.devices.inverter import LOAD_TAN_PHI
-from voltier.agents.houses import BASE, BATTERY, HVAC, PV, WATER
+from voltier.agents.devices.base import Base
+from voltier.agents.devices.device import LOAD_TAN_PHI
+from voltier.agents.devices.ev import Car
+from voltier.agents.devices.fleet import FleetSpec, Stays
+from voltier.agents.devices.hvac import HeatPump
+from voltier.agents.devices.kinds import KEYS
+from voltier.agents.devices.pv import Pv
+from voltier.agents.forecast import ForecastError, with_error
 from voltier.agents.iot import IotSpec
 from voltier.agents.messages import Conditions, Forecast, Injections, SmaBids, SmaMeters, SmaSchedule
 from voltier.agents.operator import Mail
-from voltier.agents.population import RELIABLE, UNRELIABLE, FleetSpec, build_population
+from voltier.agents.population import RELIABLE, UNRELIABLE, build_population
 from voltier.grid.feeder import read_feeder
 from voltier.scenarios.build import build_operator
 from voltier.scenarios.schema import load_scenario
@@ -19,6 +24,9 @@ FEEDER = read_feeder("ieee123")
 WHOLE = build_population(FleetSpec(), FEEDER, 3)
 PROFILES = 0.2 + np.random.default_rng(0).random((1440, 100))
 SURE = IotSpec(latency_s=0.0, loss=0.0)
+BASE, HVAC, WATER, PV, BATTERY = range(5)
+SUN_KVA = WHOLE.house.spread(Pv, "rated_kva")
+BASE_LOAD = WHOLE.house.kind(Base)
 
 
 def operator(population=WHOLE, iot=SURE, flexible=True, **rest):
@@ -110,7 +118,7 @@ def test_injections_meters_and_devices_tell_the_same_power():
     _, outboxes = minutes(operator(), WHOLE, [0.4, -0.4])
     for outbox in outboxes:
         sent, meters, devices = only(outbox, Injections), only(outbox, SmaMeters), table(outbox, "devices")
-        house = sum(devices[f"{name}_kw"] for name in ("base", "hvac", "water_heater", "pv", "battery", "ev"))
+        house = sum(devices[f"{key}_kw"] for key in KEYS)
         np.testing.assert_allclose(meters.p_kw, np.bincount(WHOLE.house_sma, house), atol=1e-10)  # rounding
         at = np.zeros((len(FEEDER.bus), 3))
         np.add.at(at, (WHOLE.house_bus, WHOLE.house_phase), house)
@@ -126,10 +134,10 @@ def test_base_load_and_sun_follow_the_minute_not_the_bid():
     bright = Conditions(t_s=0, price_usd_per_kwh=0.05, temp_air_c=12.0, pv_available=0.9)
     outbox = cmo.decide(3, [schedule(0, WHOLE, bids, 0.0), Mail("wholesale", "cmo.0", bright)])
     devices = table(outbox, "devices")
-    np.testing.assert_allclose(devices["pv_kw"], 0.9 * WHOLE.house.pv_kva, rtol=1e-15)
-    minute = (18 * 60 - WHOLE.house.profile_shift_min) % 1440
-    shape = PROFILES[minute, WHOLE.house.profile] / PROFILES.mean(axis=0)[WHOLE.house.profile]
-    np.testing.assert_allclose(devices["base_kw"], -shape * WHOLE.house.profile_scale, rtol=1e-12)
+    np.testing.assert_allclose(devices["pv_kw"], 0.9 * SUN_KVA, rtol=1e-15)
+    minute = (18 * 60 - BASE_LOAD.shift_min) % 1440
+    shape = PROFILES[minute, BASE_LOAD.profile] / PROFILES.mean(axis=0)[BASE_LOAD.profile]
+    np.testing.assert_allclose(devices["base_kw"], -shape * BASE_LOAD.scale_kw, rtol=1e-12)
 
 
 def test_inverters_support_only_as_far_as_the_sun_of_the_minute_allows():
@@ -156,17 +164,17 @@ def test_cars_draw_nothing_from_the_minute_they_leave_to_the_minute_they_return(
     parked_min = np.arange(14 * 60, 14 * 60 + 60)  # they leave from seven to eight
     stays = Stays(np.full(60, 17 * 60), parked_min)
     population = build_population(FleetSpec(evs=300), FEEDER, 3, stays=stays)
-    house, to_the_last = population.house, False
+    car, to_the_last = population.house.kind(Car), False
     rules = ConsumerRules(True, 0.13, window_s=300, start_minute=7 * 60, record_period_s=60)
     cmo = ConsumerOperator(0, population, PROFILES, rules, SURE, seed=3)
-    cmo.model.state.ev_kwh = 0.3 * house.ev_kwh  # so empty that they charge until they leave
+    cmo.model.state["ev"] = 0.3 * car.capacity_kwh  # so empty that they charge until they leave
     bids = warm_up(cmo)
     for minute in range(40):
         t_s, now = 60 * minute, 7 * 60 + minute
         outbox = cmo.decide(t_s + 3, [schedule(t_s, population, bids, -0.5), weather(t_s)])
-        bids, ev_kw = only(outbox, SmaBids), table(outbox, "devices")["ev_kw"]
-        assert not ev_kw[(house.ev_kw > 0) & (house.ev_away_min <= now)].any()
-        to_the_last |= bool(((house.ev_away_min == now + 1) & (ev_kw < 0)).any())
+        bids, ev_kw = only(outbox, SmaBids), table(outbox, "devices")["ev_kw"][car.at]
+        assert not ev_kw[car.away_min <= now].any()
+        to_the_last |= bool(((car.away_min == now + 1) & (ev_kw < 0)).any())
     assert to_the_last  # so the test had something to see
 
 
@@ -193,13 +201,13 @@ def _fixed(outbox):
     """What the bid took base load and sun to be: those of the minute before (first: of the warm-up)."""
     t_s = only(outbox, SmaMeters).t_s
     base = _base_kw(t_s - 60)
-    return -base + 0.3 * WHOLE.house.pv_kva
+    return -base + 0.3 * SUN_KVA
 
 
 def _base_kw(t_s):
-    minute = (18 * 60 + t_s // 60 - WHOLE.house.profile_shift_min) % 1440
-    shape = PROFILES[minute, WHOLE.house.profile] / PROFILES.mean(axis=0)[WHOLE.house.profile]
-    return shape * WHOLE.house.profile_scale
+    minute = (18 * 60 + t_s // 60 - BASE_LOAD.shift_min) % 1440
+    shape = PROFILES[minute, BASE_LOAD.profile] / PROFILES.mean(axis=0)[BASE_LOAD.profile]
+    return shape * BASE_LOAD.scale_kw
 
 
 def test_an_agent_that_hears_nothing_stays_at_its_plan():
@@ -293,6 +301,21 @@ def test_without_the_game_houses_share_in_proportion_to_their_offers_at_their_ag
     assert not np.allclose(game["p_kw"], table(outboxes[0], "consumer")["p_kw"])
 
 
+def test_with_prices_of_their_own_houses_move_as_before_and_are_paid_the_tariff_for_what_they_play():
+    shares = [0.4, -0.7]
+    own, common = (minutes(operator(prices=prices), WHOLE, shares)[1] for prices in ("individual", "common"))
+    for mine, theirs in zip(own, common, strict=True):
+        np.testing.assert_allclose(
+            table(mine, "consumer")["p_kw"], table(theirs, "consumer")["p_kw"], atol=1e-9
+        )
+        paid, p_kw = table(mine, "consumer")["paid_usd"], table(mine, "consumer")["p_meter_kw"]
+        # every house's budget closes by itself, at the tariff of 0.1 $/kWh
+        np.testing.assert_allclose(paid, -0.1 * p_kw / 60, atol=1e-12)
+        pairs = [len(np.unique(table(each, "consumer")["mu"])) for each in (mine, theirs)]
+        assert pairs[1] <= len(WHOLE.sma_name) < pairs[0]
+        assert table(mine, "consumer_clearings")["budget_error_usd_per_h"].max() < 1e-6
+
+
 def test_each_market_records_the_worst_of_its_games_over_the_period():
     _, outboxes = minutes(operator(record_period_s=120), WHOLE, [0.3, 0.9, 0.2, 0.5])
     rows = [row for outbox in outboxes for row in outbox.rows if row.table == "consumer_clearings"]
@@ -330,11 +353,11 @@ def test_outside_a_market_houses_hold_their_temperature_or_save_at_the_flat_tari
     for cmo in (warm, thrifty):
         bids = warm_up(cmo)
         np.testing.assert_array_equal(bids.p_min_kw, bids.p_max_kw)  # no offers either way
-    set_c = WHOLE.house.set_c[:, None]
+    set_c = WHOLE.house.kind(HeatPump).set_c[:, None]
     # 12 degC outside: heating costs, so the bill falls with the temperature; at no price hardly anybody moves
     # (but houses whose heat pump is too small for the afternoon)
-    assert (np.abs(warm.model.plan.temp_c - set_c) < 0.05).mean() > 0.95
-    assert (thrifty.model.plan.temp_c < set_c - 0.05).mean() > 0.9
+    assert (np.abs(warm.model.plan.kinds["hvac"].x - set_c) < 0.05).mean() > 0.95
+    assert (thrifty.model.plan.kinds["hvac"].x < set_c - 0.05).mean() > 0.9
 
 
 @pytest.mark.parametrize(
@@ -351,6 +374,14 @@ def test_a_scenario_says_how_consumers_take_part(settings, expected):
     assert (rules.flexible, rules.game, rules.outside_price_usd_per_kwh) == expected
 
 
+def test_a_scenario_says_what_the_game_prices_and_how_wrong_forecasts_are():
+    plain = build_operator(load_scenario("ieee123-hour"), "cmo.0")._rules
+    assert (plain.prices, plain.forecast_error.any) == ("common", False)
+    settings = ["consumer.prices=individual", "consumer.forecast_error.temp_air_c=1.5"]
+    rules = build_operator(load_scenario("ieee123-hour", settings), "cmo.0")._rules
+    assert (rules.prices, rules.forecast_error) == ("individual", ForecastError(temp_air_c=1.5))
+
+
 def test_mesa_agents_are_views_on_the_arrays():
     cmo = operator()
     minutes(cmo, WHOLE, [0.5])
@@ -360,5 +391,54 @@ def test_mesa_agents_are_views_on_the_arrays():
     for row in (0, 100, len(WHOLE.sma_name) - 1):
         assert model.markets[row].p_kw == pytest.approx(total[row], rel=1e-12, abs=1e-12)
         assert model.markets[row].name == WHOLE.sma_name[row]
-    model.state.temp_c[5] = 17.25
+    model.state["hvac"][5] = 17.25
     assert model.houses[5].temp_c == 17.25
+
+
+# ---------------------------------------------------------------------- bills and forecasts
+
+
+def test_what_houses_pay_is_what_their_agents_pay_for_what_the_meters_saw():
+    _, outboxes = minutes(operator(record_period_s=120), WHOLE, [0.3, 0.9, -0.4, 0.5])
+    energy_usd, tariff = np.zeros(len(WHOLE.sma_name)), 0.1
+    for k, outbox in enumerate(outboxes):
+        energy_usd -= tariff * only(outbox, SmaMeters).p_kw / 60
+        if k % 2 == 0:  # recorded in the first of two minutes, for both since the last record
+            rows = table(outbox, "consumer")
+            np.testing.assert_array_equal(rows["tariff"], tariff)
+            paid = np.bincount(WHOLE.house_sma, rows["paid_usd"])
+            np.testing.assert_allclose(paid, energy_usd, atol=1e-9)  # $; budgets of games close to 1e-12 $/h
+            given = np.bincount(WHOLE.house_sma, rows["given_usd"])
+            np.testing.assert_allclose(given, 0.0, atol=1e-9, err_msg="a market gives what it takes")
+            assert np.ptp(rows["given_usd"]) > 0
+            energy_usd[:] = 0.0
+            assert np.ptp(rows["paid_usd"]) > 0
+
+
+def test_forecast_errors_grow_with_the_time_ahead_and_are_the_same_for_everybody():
+    body = forecast(0).body
+    error = ForecastError(temp_air_c=1.5, pv_share=0.2, price_share=0.1)
+    wrong = [with_error(Forecast(**_fields(body, t_s)), error, 3) for t_s in range(0, 400 * 3600, 3600)]
+    off = np.array([each.temp_air_c - body.temp_air_c for each in wrong])
+    # 400 draws: four standard deviations of a standard deviation are 14 %
+    np.testing.assert_allclose(off.std(axis=0)[[5, 23]], [0.75, 1.5], rtol=0.14)
+    relative = np.array([each.price_usd_per_kwh / body.price_usd_per_kwh - 1.0 for each in wrong])
+    assert relative[:, 23].std() == pytest.approx(0.1, rel=0.14)
+    assert all((each.pv_available >= 0).all() and (each.pv_available <= 1).all() for each in wrong)
+    again = with_error(body, error, 3)
+    np.testing.assert_array_equal(again.temp_air_c, wrong[0].temp_air_c)
+    assert with_error(body, ForecastError(), 3) is body
+
+
+def _fields(body, t_s):
+    names = ("step_s", "price_usd_per_kwh", "temp_air_c", "pv_available")
+    return {name: getattr(body, name) for name in names} | {"t_s": t_s}
+
+
+def test_houses_plan_by_the_wrong_forecast():
+    right, wrong = operator(), operator(forecast_error=ForecastError(temp_air_c=3.0))
+    for cmo in (right, wrong):
+        warm_up(cmo)
+    used = [cmo.model.plan.kinds["hvac"].p_kw for cmo in (right, wrong)]
+    assert np.abs(used[0] - used[1]).max() > 0.1
+    np.testing.assert_allclose(used[0][:, 0], used[1][:, 0], atol=0.5)  # the next hour is nearly known

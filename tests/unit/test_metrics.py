@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from voltier.agents.operator import Rows
+from voltier.grid.errors import InputError
 from voltier.scenarios.manifest import RunDirectory
 from voltier.scenarios.metrics import _phase_prices, write_kpis
 from voltier.scenarios.metrics_physical import generation_kw
@@ -12,7 +13,7 @@ from voltier.scenarios.panels import Block
 from voltier.scenarios.results import TableWriter, layout
 from voltier.scenarios.schema import load_scenario
 from voltier.scenarios.studies.attack import study_attack
-from voltier.scenarios.studies.designs import comparison, study_designs
+from voltier.scenarios.studies.designs import cases, comparison, study_designs
 
 BUSES = ("47", "48", "49", "65", "76", "1")
 SMA = tuple(f"sma_{bus}_{k}" for bus in BUSES for k in range(2))
@@ -191,13 +192,29 @@ def run_made_up(scenario, path):
 def test_study_of_designs_writes_one_object_a_case(tmp_path):
     kpis = study_designs(run_made_up, tmp_path / "study", base="ieee123-hour")
     assert json.loads((tmp_path / "study" / "kpis.json").read_text()) == kpis
-    assert list(kpis) == ["no_market", "primary_only", "primary_only_planned", "hierarchical"]
+    assert list(kpis) == ["no_market", "no_market_planned", "primary_only", "primary_only_planned",
+                          "hierarchical_without_game", "hierarchical"]  # fmt: skip
     changes = comparison(kpis)
     # Published: 0.064 against 0.116 and 0.082 against 0.129; ours are equal here, since the runs are.
     assert changes["dLMP, hierarchy against primary alone"]["published"] == pytest.approx(-0.448, abs=1e-3)
     assert changes["tariff, hierarchy against no market"]["published"] == pytest.approx(-0.364, abs=1e-3)
     assert changes["tariff, hierarchy against no market"]["ours"] == 0.0
+    assert changes["import, consumer market on against off"]["ours"] == 0.0
     assert "0.0600" in (tmp_path / "study" / "designs.md").read_text()
+    page = (tmp_path / "study" / "consumer_market.html").read_text()
+    assert "hierarchy without consumer market" in page
+    assert "no market, planned at the retail rate" in page
+
+
+def test_cases_of_the_designs_differ_as_they_say():
+    found = cases("ieee123-hour")
+    assert {name: scenario.consumer.market for name, scenario in found.items() if "hierarchical" in name} == {
+        "hierarchical_without_game": False, "hierarchical": True,
+    }  # fmt: skip
+    assert found["no_market"].consumer.outside_market == "set_temperature"
+    assert found["no_market_planned"].consumer.outside_market == "retail_tariff"
+    with pytest.raises(InputError, match="leave it out"):
+        cases("ieee123-hour", ["consumer.market=false"])
 
 
 def test_study_of_the_attack_sets_ours_beside_the_published(tmp_path):

@@ -6,7 +6,16 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from voltier.agents.population import FleetSpec, build_population
+from voltier.agents.devices.base import Base
+from voltier.agents.devices.battery import Battery
+from voltier.agents.devices.block import FlexibleBlock
+from voltier.agents.devices.deferrable import Deferrable
+from voltier.agents.devices.ev import Car
+from voltier.agents.devices.fleet import FleetSpec, Stays
+from voltier.agents.devices.hvac import HeatPump
+from voltier.agents.devices.pv import Pv
+from voltier.agents.devices.water_heater import WaterHeater
+from voltier.agents.population import build_population
 from voltier.grid.errors import InputError
 from voltier.grid.feeder import read_feeder
 from voltier.scenarios.schema import load_scenario
@@ -15,26 +24,32 @@ FEEDER = read_feeder("ieee123")
 WHOLE = build_population(FleetSpec(evs=40), FEEDER, 7)
 
 
-def smos_with(rating):
-    """Positions of the SMOs that have a device of some rating."""
-    return set(WHOLE.sma_smo[WHOLE.house_sma[rating > 0]].tolist())
+def smos_with(device):
+    """Positions of the SMOs that have a device of some kind."""
+    return set(WHOLE.sma_smo[WHOLE.house_sma[device.at]].tolist())
+
+
+def assert_same(one, other, but=()):
+    """Two sets of houses have the same devices, but for fields named so."""
+    np.testing.assert_array_equal(one.flex_price_usd_per_kwh, other.flex_price_usd_per_kwh)
+    for device, same in zip(one.devices, other.devices, strict=True):
+        assert type(device) is type(same)
+        for field in fields(device):
+            if f"{device.key}.{field.name}" not in but and device.key not in but:
+                np.testing.assert_array_equal(getattr(device, field.name), getattr(same, field.name))
 
 
 def test_counts_and_totals_are_the_published_ones():
     house = WHOLE.house
     assert len(WHOLE.smo_bus) == 85
-    assert len(WHOLE.house_sma) == 1008
-    rated = (house.water_kw, house.pv_kva, house.battery_kw)
-    assert [int((rating > 0).sum()) for rating in rated] == [
-        348,
-        207,
-        173,
-    ]
-    assert house.pv_kva.sum() == pytest.approx(880.84, abs=1e-9)  # a sum of 207 roundings
-    assert (house.battery_kw[house.battery_kw > 0] == 5.0).all()
-    pv, battery = smos_with(house.pv_kva), smos_with(house.battery_kw)
-    assert (len(pv), len(battery), len(pv | battery)) == (68, 63, 82)
-    assert int((house.ev_kw > 0).sum()) == 40
+    assert len(WHOLE.house_sma) == house.n == 1008
+    kinds = (Base, HeatPump, WaterHeater, Pv, Battery, Car, Deferrable, FlexibleBlock)
+    assert [len(house.kind(kind).at) for kind in kinds] == [1008, 1008, 348, 207, 173, 40, 0, 0]
+    pv, battery = house.kind(Pv), house.kind(Battery)
+    assert pv.rated_kva.sum() == pytest.approx(880.84, abs=1e-9)  # a sum of 207 roundings
+    assert (battery.rated_kw == 5.0).all()
+    with_pv, with_battery = smos_with(pv), smos_with(battery)
+    assert (len(with_pv), len(with_battery), len(with_pv | with_battery)) == (68, 63, 82)
 
 
 def test_operators_are_the_load_buses_and_houses_follow_their_load():
@@ -81,9 +96,8 @@ def test_one_seed_one_population():
         build_population(FleetSpec(evs=40), FEEDER, 7),
         build_population(FleetSpec(evs=40), FEEDER, 8),
     )
-    for field in fields(WHOLE.house):
-        np.testing.assert_array_equal(getattr(WHOLE.house, field.name), getattr(again.house, field.name))
-    assert not np.array_equal(WHOLE.house.pv_kva, other.house.pv_kva)
+    assert_same(WHOLE.house, again.house)
+    assert not np.array_equal(WHOLE.house.kind(Pv).rated_kva, other.house.kind(Pv).rated_kva)
 
 
 @pytest.mark.parametrize("n", [1, 4, 7])
@@ -94,9 +108,12 @@ def test_shards_together_are_the_whole_to_the_last_bit(n):
         np.testing.assert_array_equal(joined, np.arange(len(joined)))
     for name in ("smo_bus", "sma_reliability", "house_phase", "house_bus"):
         np.testing.assert_array_equal(np.concatenate([getattr(p, name) for p in parts]), getattr(WHOLE, name))
-    for field in fields(WHOLE.house):
-        joined = np.concatenate([getattr(part.house, field.name) for part in parts])
-        np.testing.assert_array_equal(joined, getattr(WHOLE.house, field.name))
+    for row, device in enumerate(WHOLE.house.devices):
+        for field in fields(device):
+            pieces = [getattr(part.house.devices[row], field.name) for part in parts]
+            if field.name == "at":  # positions inside a shard
+                pieces = [part.house_index[piece] for part, piece in zip(parts, pieces, strict=True)]
+            np.testing.assert_array_equal(np.concatenate(pieces), getattr(device, field.name))
     assert tuple(itertools.chain(*(part.house_name for part in parts))) == WHOLE.house_name
     for part in parts:  # positions inside a shard begin at zero
         assert (part.sma_smo[0], part.house_sma[0]) == (0, 0)
@@ -119,51 +136,78 @@ def test_reliability_follows_its_shares():
 
 
 def test_parameters_are_drawn_within_their_published_ranges():
-    house = WHOLE.house
+    pump = WHOLE.house.kind(HeatPump)
     ranges = {
-        "r_c_per_kw": (1.6, 2.4), "c_kwh_per_c": (1.6, 2.4), "cop": (2.7, 3.3), "hvac_kw": (2.0, 5.0),
-        "set_c": (20.5, 22.5), "flex_price_usd_per_kwh": (0.15, 0.40),
+        "r_c_per_kw": (1.6, 2.4), "c_kwh_per_c": (1.6, 2.4), "cop": (2.7, 3.3), "rated_kw": (2.0, 5.0),
+        "set_c": (20.5, 22.5),
     }  # fmt: skip
     for name, (low, high) in ranges.items():
-        values = getattr(house, name)
+        values = getattr(pump, name)
         assert low <= values.min() < values.max() <= high, name
-    assert (house.min_c < house.set_c).all()
-    assert (house.set_c < house.max_c).all()
+    assert (pump.min_c < pump.set_c).all()
+    assert (pump.set_c < pump.max_c).all()
+    price = WHOLE.house.flex_price_usd_per_kwh
+    assert 0.15 <= price.min() < price.max() <= 0.40
 
 
 def test_bounds_of_heat_pumps_and_chargers_are_kept_and_move_nothing_else():
     spec = FleetSpec(evs=40, hvac_kw_min=6.5, hvac_kw_max=6.5, ev_kw_min=3.0, ev_kw_max=4.0)
     house = build_population(spec, FEEDER, 7).house
-    assert set(house.hvac_kw) == {6.5}
-    charger = house.ev_kw[house.ev_kw > 0]
+    assert set(house.kind(HeatPump).rated_kw) == {6.5}
+    charger, wide = house.kind(Car).rated_kw, WHOLE.house.kind(Car).rated_kw
     assert len(charger) == 40 and charger.min() >= 3.0 and charger.max() <= 4.0
     # The same draw, stretched: a house with a larger charger still has a larger one.
-    wide = WHOLE.house.ev_kw[house.ev_kw > 0]
     np.testing.assert_allclose((charger - 3.0) / 1.0, (wide - 2.0) / 8.0, atol=1e-12)
-    for field in fields(house):
-        if field.name not in ("hvac_kw", "ev_kw"):
-            np.testing.assert_array_equal(getattr(house, field.name), getattr(WHOLE.house, field.name))
+    assert_same(house, WHOLE.house, but=("hvac.rated_kw", "ev.rated_kw"))
 
 
 def test_cars_leave_and_return_within_a_day_and_can_make_their_trip():
-    house, car = WHOLE.house, WHOLE.house.ev_kw > 0
-    parked_min = (house.ev_away_min - house.ev_home_min) % 1440
-    assert set(parked_min[car]) == {14 * 60, 15 * 60, 16 * 60}
-    assert (house.ev_away_min[car] == 8 * 60).all()
-    assert (house.ev_trip_kwh[car] <= 0.5 * house.ev_kwh[car]).all()
-    for name in ("ev_kw", "ev_kwh", "ev_trip_kwh"):
-        assert (getattr(house, name)[car] > 0).all()
-        assert not getattr(house, name)[~car].any()
+    car = WHOLE.house.kind(Car)
+    parked_min = (car.away_min - car.home_min) % 1440
+    assert set(parked_min) == {14 * 60, 15 * 60, 16 * 60}
+    assert (car.away_min == 8 * 60).all()
+    assert (car.trip_kwh <= 0.5 * car.capacity_kwh).all()
+    for name in ("rated_kw", "capacity_kwh", "trip_kwh"):
+        assert (getattr(car, name) > 0).all()
+    np.testing.assert_array_equal(np.flatnonzero(WHOLE.house.spread(Car, "rated_kw")), car.at)
 
 
-def test_cars_change_nothing_else():
-    without = build_population(FleetSpec(), FEEDER, 7)
-    assert not without.house.ev_kw.any()
-    for field in fields(WHOLE.house):
-        if not field.name.startswith("ev_"):
-            np.testing.assert_array_equal(
-                getattr(without.house, field.name), getattr(WHOLE.house, field.name)
-            )
+def test_no_car_drives_further_than_its_stay_at_home_can_charge():
+    short = Stays(np.array([18 * 60]), np.array([90]))
+    car = build_population(FleetSpec(evs=200), FEEDER, 7, stays=short).house.kind(Car)
+    most_kwh = 0.95 * 1.5 * car.rated_kw
+    assert (car.trip_kwh <= most_kwh + 1e-12).all()  # rounding
+    assert (car.trip_kwh == most_kwh).any()
+    assert (car.trip_kwh < most_kwh - 0.1).any()
+
+
+@pytest.mark.parametrize(
+    ("more", "key"),
+    [
+        ({"evs": 0}, "ev"),
+        ({"evs": 40, "v2g_share": 0.5}, "ev.discharges"),
+        ({"evs": 40, "deferrables": 300}, "deferrable"),
+        ({"evs": 40, "flexible_blocks": 5}, "block"),
+    ],
+)
+def test_more_devices_of_a_kind_change_nothing_else(more, key):
+    house = build_population(FleetSpec(**more), FEEDER, 7).house
+    assert_same(house, WHOLE.house, but=(key,))
+    with pytest.raises(AssertionError):
+        assert_same(house, WHOLE.house)
+
+
+def test_new_kinds_are_drawn_as_asked():
+    spec = FleetSpec(evs=40, v2g_share=0.25, deferrables=300, flexible_blocks=5, flexible_block_kw=50.0)
+    house = build_population(spec, FEEDER, 7).house
+    assert house.kind(Car).discharges.sum() == 10
+    load, block = house.kind(Deferrable), house.kind(FlexibleBlock)
+    assert (len(load.at), len(block.at)) == (300, 5)
+    wait_h = (load.deadline_min - load.release_min) % 1440 / 60
+    assert (wait_h >= 4.0).all() and (wait_h <= 12.0).all()
+    assert (load.energy_kwh < load.rated_kw * wait_h).all()  # so it can always be done
+    assert set(block.ceiling_kw) == {50.0}
+    assert ((block.floor_kw < block.arrival_kw) & (block.arrival_kw < block.ceiling_kw)).all()
 
 
 def test_a_fleet_may_have_no_device_at_all():
@@ -171,7 +215,7 @@ def test_a_fleet_may_have_no_device_at_all():
         ("water_heaters", "pv_units", "pv_nodes", "batteries", "battery_nodes", "dg_nodes"), 0
     )
     house = build_population(FleetSpec(**none, pv_kva=0.0), FEEDER, 7).house
-    assert not any(rating.any() for rating in (house.water_kw, house.pv_kva, house.battery_kw))
+    assert [device.key for device in house.devices if len(device.at)] == ["base", "hvac"]
 
 
 def test_the_smallest_fleet_has_sma_min_houses_at_each_bus():
@@ -208,6 +252,9 @@ def test_what_cannot_be_placed_is_named(change, field):
         ("pv_units", 1009),
         ("batteries", 1009),
         ("evs", 1009),
+        ("deferrables", 1009),
+        ("flexible_blocks", 1009),
+        ("v2g_share", 1.5),
         ("pv_nodes", 83),
         ("battery_nodes", 174),
         ("dg_nodes", 132),

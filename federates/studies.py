@@ -1,0 +1,191 @@
+"""The studies on the command line, a command each with its own options: `voltier study NAME`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from voltier.federates.interruption import interruptible
+from voltier.federates.options import (
+    HoursOption,
+    QuietOption,
+    SeedOption,
+    SetOption,
+    TransportOption,
+    fresh,
+    overrides,
+)
+
+if TYPE_CHECKING:
+    from voltier.scenarios.schema import Scenario
+
+studies = typer.Typer(
+    name="study",
+    help="Run a study into a directory of its own, with kpis.json and a page. `voltier study NAME --help` tells more.",
+    rich_markup_mode=None,
+)
+
+
+@studies.callback(invoke_without_command=True)
+def _without_study(context: typer.Context) -> None:
+    """Print the help when no study is named."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+OutOption = Annotated[Path | None, typer.Option(help="Directory; default runs/NAME-TIME.")]
+BaseOption = Annotated[str | None, typer.Option(help="Scenario to start from.")]
+
+
+@studies.command()
+def designs(
+    out: OutOption = None,
+    base: BaseOption = None,
+    hours: HoursOption = None,
+    seed: SeedOption = None,
+    override: SetOption = None,
+    transport: TransportOption = "zmq",
+    quiet: QuietOption = False,
+) -> None:
+    """Compare market designs on one day.
+
+    Without a market, with the primary market alone, with the whole hierarchy; consumer market on and off.
+    """
+    from voltier.scenarios.studies.designs import study_designs
+
+    path = out or fresh(Path("runs"), "designs")
+    changes = overrides(override, hours=hours, seed=seed)
+    study_designs(_runner(transport, quiet=quiet), path, overrides=changes, **_given(base=base))
+    _tell(path, quiet=quiet)
+
+
+@studies.command()
+def attack(
+    out: OutOption = None,
+    base: BaseOption = None,
+    hours: HoursOption = None,
+    seed: SeedOption = None,
+    override: SetOption = None,
+    transport: TransportOption = "zmq",
+    quiet: QuietOption = False,
+) -> None:
+    """Run an attack with and without mitigation."""
+    from voltier.scenarios.studies.attack import study_attack
+
+    path = out or fresh(Path("runs"), "attack")
+    changes = overrides(override, hours=hours, seed=seed)
+    study_attack(_runner(transport, quiet=quiet), path, overrides=changes, **_given(base=base))
+    _tell(path, quiet=quiet)
+
+
+@studies.command()
+def voltage_regulation(
+    out: OutOption = None,
+    base: BaseOption = None,
+    hours: HoursOption = None,
+    sensitivity_hours: Annotated[
+        float | None,
+        typer.Option(help="Length of the runs of the sensitivity to sizes [h]; default at most 6, 0: none."),
+    ] = None,
+    seed: SeedOption = None,
+    override: SetOption = None,
+    transport: TransportOption = "zmq",
+    quiet: QuietOption = False,
+) -> None:
+    """Voltages under the designs, phase by phase.
+
+    With a weight on voltage too, and with the sensitivity to sizes of devices.
+    """
+    from voltier.scenarios.studies.voltage_regulation import study_voltage_regulation
+
+    path = out or fresh(Path("runs"), "voltage-regulation")
+    changes = overrides(override, hours=hours, seed=seed)
+    study_voltage_regulation(
+        _runner(transport, quiet=quiet),
+        path,
+        overrides=changes,
+        **_given(base=base, sensitivity_hours=sensitivity_hours),
+    )
+    _tell(path, quiet=quiet)
+
+
+@studies.command()
+def relaxation(
+    out: OutOption = None,
+    feeder: Annotated[
+        list[str] | None, typer.Option(help="A feeder to take; repeat it. Default: all three.")
+    ] = None,
+    load: Annotated[float | None, typer.Option(help="Factor on the feeders' spot loads; default 1.")] = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Cure the relaxation of a clearing, step by step.
+
+    From plain envelopes to the exact three-phase dispatch: losses, bound and time of every step. Runs no day.
+    """
+    from voltier.scenarios.studies.relaxation import study_relaxation
+
+    path = out or fresh(Path("runs"), "relaxation")
+    study_relaxation(path, **_given(feeders=feeder, load=load))
+    _tell(path, quiet=quiet)
+
+
+@studies.command()
+def consumer_market(
+    out: OutOption = None,
+    base: BaseOption = None,
+    day: Annotated[
+        str | None,
+        typer.Option(metavar="YYYY-MM-DD", help="Day of the prices; default that of the scenario."),
+    ] = None,
+    step_minutes: Annotated[
+        int | None, typer.Option(help="Period of the market, 5 to 60 min; default 15.")
+    ] = None,
+    instances: Annotated[
+        int | None, typer.Option(help="Random markets to measure incentives on; default 200.")
+    ] = None,
+    seed: SeedOption = None,
+    override: SetOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Take one consumer market apart.
+
+    One operator and three agents over a day of California's weather and prices. Every period is checked by brute
+    force, and what the game does to its agents stands beside three other rules. Takes seconds and no federation;
+    reads only inputs.* of a scenario.
+
+    Example: voltier study consumer-market --day 2020-08-24 --step-minutes 30 --seed 7
+    """
+    from voltier.scenarios.studies.consumer_market import study_consumer_market
+
+    path = out or fresh(Path("runs"), "consumer-market")
+    study_consumer_market(
+        path,
+        overrides=override or [],
+        **_given(base=base, day=day, step_minutes=step_minutes, instances=instances, seed=seed),
+    )
+    _tell(path, quiet=quiet)
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """Return the options that were given; a study has its own defaults for the others."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _runner(transport: str, *, quiet: bool) -> Callable[[Scenario, Path], Path]:
+    """Return what runs one case of a study as a federation."""
+    from voltier.federates.session import run_scenario
+    from voltier.federates.show import following
+
+    def run_case(case: Scenario, path: Path) -> Path:
+        with following(case, quiet=quiet) as watch, interruptible(path):
+            return run_scenario(case, path, transport=transport, watch=watch)
+
+    return run_case
+
+
+def _tell(path: Path, *, quiet: bool) -> None:
+    if not quiet:
+        typer.echo(path)
