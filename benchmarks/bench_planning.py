@@ -21,6 +21,7 @@ from voltier.market.planning.household import (
 from voltier.market.planning.household_reference import plan_households_reference
 
 HOUSES = 1008
+MANY_HOUSES = 10_000
 NAIVE_HOUSES = 10  # naive loops are timed on the first houses and scaled up
 PER_DEVICE = (
     "x0", "theta", "gain_g", "penalty", "w_ramp_usd_per_kw2", "w_spill_usd_per_kw2h", "w_flex_usd_per_kwh",
@@ -138,6 +139,18 @@ def print_times() -> None:
             )
 
 
+def print_many() -> None:
+    """Ten thousand houses, and how their time compares with that of as many times the usual number."""
+    usual, many = homes(HOUSES, 24), homes(MANY_HOUSES, 24)
+    plan_households(first(usual, 1))
+    one, all_of_them = seconds_of(lambda: plan_households(usual)), seconds_of(lambda: plan_households(many))
+    grown = all_of_them[1] / one[1] * HOUSES / MANY_HOUSES
+    print(f"{MANY_HOUSES} houses, 24 steps: {all_of_them[0]:.2f} s, cpu {all_of_them[1]:.2f} s,", end=" ")
+    print(
+        f"{grown:.2f} times the time a house of {HOUSES}; {(~all_of_them[2].converged).sum()} not converged"
+    )
+
+
 def print_two_hundred() -> None:
     """Whether the convex form equals the mixed-integer optimum: bounds from below and from above."""
     print("200 houses with every device, 24 steps: relaxation against a plan with one direction per step")
@@ -188,6 +201,7 @@ def main() -> None:
     parser.add_argument("--scip-houses", type=int, default=4)
     asked = parser.parse_args()
     print_times()
+    print_many()
     print_two_hundred()
     print_forms(asked.scip_houses, asked.scip_seconds)
 
