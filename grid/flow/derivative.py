@@ -131,6 +131,17 @@ def _ones(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
     return sparse.csr_matrix((np.ones(out.nnz), out.indices, out.indptr), shape=out.shape)
 
 
+def power_derivative(balance: Balance, v: Complex) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+    """Return (n, n) D and E of the power taken at these voltages, dG = D dv + E conj(dv)."""
+    with_v, with_conj = np.empty_like(balance.y), np.empty_like(balance.y)
+    _first_derivative(balance, v, with_v, with_conj)
+    shape = (len(v), len(v))
+    one, two = (
+        sparse.csr_matrix((part, balance.column, balance.first), shape=shape) for part in (with_v, with_conj)
+    )
+    return one, two
+
+
 class PowerJacobian:
     """The derivative of the power taken beside the source, filled in at one voltage after another.
 

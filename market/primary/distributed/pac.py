@@ -1,0 +1,150 @@
+"""PAC: proximal atomic coordination, all atoms at once.
+
+After Romvary, Ferro, Haider and Annaswamy (IEEE Trans. Automatic Control 67(1), 2022), with b kept in the dual step:
+
+    a⁺ = argmin f + η̂ᵀ(Ga - b) + ν̂ᵀBa + |a - a_prev|²/(2ρ) over the box
+    η⁺ = η + ργ(Ga⁺ - b),  η̂⁺ = η⁺ + ργ̂(Ga⁺ - b);      ν⁺ = ν + ργBa⁺,  ν̂⁺ = ν⁺ + ργ̂Ba⁺
+
+An owner sends a of what is copied, a copying atom sends ν̂, which its private γ̂ masks. ρ and ργ may be diagonal.
+With a diagonal cost the minimiser is a clipped quotient. γ̂ = γ is the primal-dual hybrid gradient method.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+from scipy import sparse
+
+from voltier.market.primary.distributed.local import LocalProblem, Place, Rows, private_share
+from voltier.market.primary.distributed.options import Options
+from voltier.market.primary.distributed.step_rule import diagonal_steps, squared_norm
+
+Array = NDArray[np.float64]
+Index = NDArray[np.int64]
+
+
+class PacNumbers(NamedTuple):
+    """Costs and steps. linear, near, divisor : (L,), near 1/ρ, divisor 1/(curvature + 1/ρ)
+
+    copy, own : (c,) rows of B ; row_step, tie_step : ργ ; row_atom, tie_atom : whose they are
+    """
+
+    linear: Array
+    near: Array
+    divisor: Array
+    copy: Place
+    own: Place
+    row_step: Array
+    tie_step: Array
+    row_atom: Index
+    tie_atom: Index
+    n_atom: int
+
+
+@njit(cache=True)
+def pac_rounds(
+    rows: Rows, numbers: PacNumbers, a: Array, eta: Array, eta_hat: Array, nu: Array, nu_hat: Array, mask: float,
+    seed: int, begun: int, count: int,
+) -> None:  # fmt: skip
+    """Advance all atoms by count rounds."""
+    pull, share = np.empty_like(a), np.ones(numbers.n_atom)
+    # Fields of a tuple are counted as references wherever they are read: once is enough.
+    near, linear, divisor, low, high = numbers.near, numbers.linear, numbers.divisor, rows.low, rows.high
+    copy, own, row_step, tie_step = numbers.copy, numbers.own, numbers.row_step, numbers.tie_step
+    row_atom, tie_atom, rhs = numbers.row_atom, numbers.tie_atom, rows.rhs
+    first, column, value = rows.first, rows.column, rows.value
+    back_first, back_row, back_value = rows.back_first, rows.back_row, rows.back_value
+    for now in range(begun, begun + count):
+        if mask > 0.0:
+            for j in range(share.size):
+                share[j] = 1.0 - mask * private_share(seed, j, now)
+        for i in range(a.size):
+            pull[i] = near[i] * a[i] - linear[i]
+        for c in range(nu.size):
+            pull[copy[c]] -= nu_hat[c]
+            pull[own[c]] += nu_hat[c]
+        for i in range(a.size):
+            total = pull[i]
+            for e in range(back_first[i], back_first[i + 1]):
+                total -= back_value[e] * eta_hat[back_row[e]]
+            a[i] = min(max(total * divisor[i], low[i]), high[i])
+        for k in range(eta.size):
+            total = -rhs[k]
+            for e in range(first[k], first[k + 1]):
+                total += value[e] * a[column[e]]
+            total *= row_step[k]
+            eta[k] += total
+            eta_hat[k] = eta[k] + share[row_atom[k]] * total
+        for c in range(nu.size):
+            total = tie_step[c] * (a[copy[c]] - a[own[c]])
+            nu[c] += total
+            nu_hat[c] = nu[c] + share[tie_atom[c]] * total
+
+
+class Pac:
+    """PAC at work on one local problem; advance() changes a, eta and nu in place.
+
+    flat : the whole state in one vector, of which the others are views: a | η | η̂ | ν | ν̂
+    norm : ρ²γ‖[G; B]‖², at most 1
+    """
+
+    def __init__(self, local: LocalProblem, options: Options, stiffness: Array) -> None:
+        self.local, self._options, atoms = local, options, local.atoms
+        size, m, c = len(atoms.column), len(atoms.rhs), atoms.n_copy
+        self.flat = np.zeros(size + 2 * m + 2 * c)
+        self.a, self.eta, self._eta_hat, self.nu, self.nu_hat = np.split(
+            self.flat, np.cumsum([size, m, m, c])
+        )
+        who = np.arange(atoms.n_atom)
+        both = sparse.csr_matrix(sparse.vstack([local.matrix, atoms.consensus()]))
+        row_step, column_step, self.norm = _steps(both, options, stiffness, m)
+        self._numbers = PacNumbers(
+            atoms.linear, 1.0 / column_step, 1.0 / (atoms.curvature + 1.0 / column_step),
+            atoms.copy.astype(np.uint32), atoms.own.astype(np.uint32), row_step[:m], row_step[m:],
+            np.repeat(who, np.diff(atoms.row_first)), np.repeat(who, np.diff(atoms.tie_first)),
+            atoms.n_atom,
+        )  # fmt: skip
+        self.metric = np.sqrt(
+            np.concatenate(
+                [1.0 / column_step, np.zeros(m), 1.0 / row_step[:m], np.zeros(c), 1.0 / row_step[m:]]
+            )
+        )
+        self._round = 0
+
+    def begin(self, a: Array, eta: Array, nu: Array) -> None:
+        """Start from local unknowns and multipliers."""
+        self.a[:] = a
+        self.eta[:] = self._eta_hat[:] = eta
+        self.nu[:] = self.nu_hat[:] = nu
+
+    def advance(self, count: int) -> None:
+        """Advance by count rounds."""
+        options = self._options
+        pac_rounds(
+            self.local.rows, self._numbers, self.a, self.eta, self._eta_hat, self.nu, self.nu_hat, options.mask,
+            options.seed, self._round, count,
+        )  # fmt: skip
+        self._round += count
+
+    def restart(self) -> None:
+        """Forget the momentum."""
+        self._eta_hat[:] = self.eta
+        self.nu_hat[:] = self.nu
+
+
+def _steps(both: sparse.csr_matrix, options: Options, stiffness: Array, m: int) -> tuple[Array, Array, float]:
+    """Return the steps of rows and columns, within the rule, and the norm that says so."""
+    if options.precondition:
+        row_step = options.scale * np.concatenate([np.full(m, options.gamma * options.rho), stiffness])
+        column_step = diagonal_steps(both, row_step)
+    else:
+        row_step = np.full(both.shape[0], options.rho * options.gamma)
+        column_step = np.full(both.shape[1], options.rho)
+    norm = squared_norm(both, row_step, column_step)
+    # The rule is kept by shortening the dual steps; the diagonal rule leaves room, which is used.
+    if norm > 1.0 or options.precondition:
+        row_step, norm = row_step / norm, 1.0
+    return row_step, column_step, norm

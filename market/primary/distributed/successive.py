@@ -1,0 +1,80 @@
+"""Exactness: programs tangent at one point after the other, each solved by the atoms, with what they hold kept.
+
+Every atom can move its own rows, for a point is nothing but what owners and copies agree on; no power flow is solved.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voltier.market.primary.distributed.atoms import Profile
+from voltier.market.primary.distributed.options import MethodName, Options
+from voltier.market.primary.distributed.program import ConvexProgram
+from voltier.market.primary.distributed.solve import DistributedSolution, DistributedSolver, Warm
+
+Array = NDArray[np.float64]
+Point = TypeVar("Point")
+
+POINT_LIMIT = 12
+# Linearising may leave this share of the residual that the stopping rule leaves.
+BEND_SHARE = 0.5
+
+
+class Tangents(Protocol[Point]):
+    """A nonlinear problem as a family of tangent programs of one structure."""
+
+    def at(self, point: Point) -> ConvexProgram:
+        """Return the program tangent at a point."""
+
+    def moved(self, point: Point, x: Array, y: Array) -> Point:
+        """Return the point that a solution of the program at a point describes."""
+
+    def bend(self, point: Point, x: Array) -> float:
+        """Return what linearising at the point has left at x [p.u.]."""
+
+
+@dataclass(frozen=True, slots=True)
+class SuccessiveSolution(Generic[Point]):
+    """solution of the last program; point it is tangent at; program; rounds of all programs; points visited.
+
+    bend : what linearising has left [p.u.] ; converged : every residual is within the stopping rule
+    """
+
+    solution: DistributedSolution
+    point: Point
+    program: ConvexProgram
+    rounds: int
+    points: int
+    bend: float
+    converged: bool
+
+
+def solve_successive(
+    tangents: Tangents[Point],
+    point: Point,
+    x: Array,
+    profile: Profile,
+    method: MethodName,
+    options: Options,
+    *,
+    warm: Warm | None = None,
+) -> SuccessiveSolution[Point]:
+    """Solve tangent programs until linearising leaves no more than the stopping rule; x : unknowns to begin with."""
+    goal, rounds = BEND_SHARE * options.stop.primal_pu, 0
+    program = tangents.at(point)
+    solver = DistributedSolver(program, profile, method, options)
+    for visited in range(1, POINT_LIMIT + 1):
+        solution = solver.solve(program, start=x, warm=warm)
+        rounds += solution.rounds
+        bend = tangents.bend(point, solution.x)
+        done = solution.certificate.converged and bend <= goal
+        hopeless = not np.all(np.isfinite(solution.x)) or not solution.certificate.converged
+        if done or hopeless or visited == POINT_LIMIT:
+            return SuccessiveSolution(solution, point, program, rounds, visited, bend, done)
+        point = tangents.moved(point, solution.x, solution.duals)
+        program, warm, x = tangents.at(point), solution.warm, solution.x
+    raise AssertionError("the loop returns")
