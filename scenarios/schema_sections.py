@@ -94,9 +94,7 @@ class FleetSection(Section):
         Count,
         Field(description="houses with a washing machine or dishwasher that may wait, beside the base load"),
     ] = 300
-    flexible_blocks: Annotated[
-        Count, Field(description="sites like a small data centre that may queue some of their work")
-    ] = 0
+    flexible_blocks: Annotated[Count, Field(description="small data centres that may queue some work")] = 0
     flexible_block_kw: Annotated[Positive, Field(description="most that such a site consumes [kW]")] = 20.0
     hvac_kw_min: Annotated[
         Positive, Field(description="electric rating of heating and cooling, at least [kW]")

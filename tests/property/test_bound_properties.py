@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
@@ -330,6 +330,8 @@ def test_rounds_around_an_optimum_keep_it_and_shrink(seed, method):
 
 @settings(max_examples=5, deadline=None)
 @given(SEEDS)
+@example(154)  # no point at all
+@example(2473)  # out of digits after nine rounds
 def test_the_program_is_its_readable_twin(seed):
     _, network, share, bids = build(seed)
     terminals, tightening, limits = tightening_of(network, share)
@@ -345,8 +347,8 @@ def test_the_program_is_its_readable_twin(seed):
                 solve_mccormick_reference(network, terminals, case)
             continue
         twin = solve_mccormick_reference(network, terminals, case)
-        # The twin's solver stops at 1e-8 of its own scaling, which is a thousand times coarser for some draws.
-        assert ours.value == pytest.approx(twin.value, abs=1e-5)
-        assert ours.bound <= ours.value + 1e-8
-        # A program that ran out of digits still proves a bound, a weaker one.
-        assert ours.bound >= ours.value - (1e-5 if ours.solved else 1e-3)
+        # Interior methods stop at 1e-8 of values around one; one that ran out of digits says so, and its bound holds.
+        value, tight = (1e-6, 1e-5) if ours.solved else (1e-5, 1e-4)
+        assert ours.value == pytest.approx(twin.value, abs=value)
+        assert ours.bound <= min(ours.value, twin.value) + 1e-8
+        assert ours.bound >= ours.value - tight

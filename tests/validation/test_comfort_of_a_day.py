@@ -41,7 +41,7 @@ def day(design):
     return scenario, *tables
 
 
-@pytest.mark.parametrize("design", ["hierarchical", pytest.param("primary_only", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("design", ["hierarchical", "primary_only"])
 def test_everybody_is_comfortable_all_day(design):
     scenario, consumer, devices = day(design)
     house = population_of(scenario).house

@@ -95,9 +95,7 @@ def check_events(run):
     "check",
     [check_import_restored, check_scores_decide, check_order_and_signs, check_energy_closes, check_events],
 )
-@pytest.mark.parametrize(
-    ("name", "seed"), [("2a", 1), ("2b", 1), pytest.param("2b", 2, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("name", "seed"), [("2a", 1), ("2b", 1), ("2b", 2)])
 def test_an_attack_is_found_and_made_up_for(name, seed, check):
     check(attack_run(f"ieee123-attack-{name}", seed))
 
