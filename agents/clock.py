@@ -8,6 +8,7 @@ offset  who                          reads                                    se
 0       resilience                   measurement of the last minute           alarm, attack
 0       smo                          attack, bids, meters (last minute's)     bid up, or schedule
 0       wholesale                    -                                        conditions (and hourly forecast)
+1       area (each primary period)   bids, conditions, taps, other areas       packets, set-points, dLMP
 1       pmo (each primary period)    aggregate bids, conditions, alarm, taps  set-points, dLMP
 2       smo (each primary period)    set-points, dLMP                         schedule
 3       cmo                          schedule, conditions                     injections, meters, next bids
@@ -26,7 +27,16 @@ from dataclasses import dataclass
 
 MINUTE_S = 60
 WARM_UP_S = -MINUTE_S
-OFFSET_S = {"wholesale": 0, "resilience": 0, "smo": 0, "pmo": 1, "smo_reclear": 2, "cmo": 3, "grid": 4}
+OFFSET_S = {
+    "wholesale": 0,
+    "resilience": 0,
+    "smo": 0,
+    "area": 1,
+    "pmo": 1,
+    "smo_reclear": 2,
+    "cmo": 3,
+    "grid": 4,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +56,10 @@ class MarketClock:
             warm_up, primary = minute_s < 0, self.is_primary(minute_s)
             if warm_up and role not in ("wholesale", "cmo"):
                 continue
-            if role == "pmo" and not primary:
+            if role in ("area", "pmo") and not primary:
                 continue
             yield minute_s + OFFSET_S[role]
             if role == "smo" and primary:
                 yield minute_s + OFFSET_S["smo_reclear"]
-        if role in ("smo", "pmo"):
+        if role in ("smo", "area", "pmo"):
             yield self.end_s + OFFSET_S[role]

@@ -22,6 +22,7 @@ class GridOperator:
     """Runs the power flow once a minute and moves the regulators' taps for the next one.
 
     tap : (n_reg,) positions at the start. controlled : whether regulators act on line-drop compensation, or stay.
+    areas : areas of the primary market that clear it in the primary operator's place, and so need the taps too
     """
 
     name = "grid"
@@ -35,9 +36,10 @@ class GridOperator:
         controlled: bool,
         v_min_pu: float,
         v_max_pu: float,
+        areas: Sequence[str] = (),
     ) -> None:
         self._feeder, self._engine, self._tap, self._controlled = feeder, engine, tap, controlled
-        self._limits = v_min_pu, v_max_pu
+        self._limits, self._tap_readers = (v_min_pu, v_max_pu), ("pmo", *areas)
         self._settled = False
         self._outside: frozenset[tuple[int, int]] = frozenset()
 
@@ -51,7 +53,8 @@ class GridOperator:
         outbox = Outbox()
         measurement = Measurement(t_s=t_s, p_cc_kw=flow.p_cc_kw, q_cc_kvar=flow.q_cc_kvar)
         outbox.mail += [Mail(self.name, to, measurement) for to in ("pmo", "resilience")]
-        outbox.mail.append(Mail(self.name, "pmo", Taps(t_s=t_s, tap=self._tap)))
+        taps = Taps(t_s=t_s, tap=self._tap)
+        outbox.mail += [Mail(self.name, to, taps) for to in self._tap_readers]
         next_tap = next_taps(self._feeder, flow, self._tap) if self._controlled else self._tap
         self._record(t_s, flow, p_kw, q_kvar, outbox)
         self._watch_limits(t_s, np.abs(flow.v_pu), next_tap, outbox)

@@ -77,7 +77,7 @@ class SmaMeters(Message, frozen=True, tag=True, kw_only=True, eq=False):
 
 
 class SmoBids(Message, frozen=True, tag=True, kw_only=True, eq=False):
-    """smo → pmo, every primary period: flexible net injection and own generator of each SMO.
+    """smo → pmo, or area, every primary period: flexible net injection and own generator of each SMO.
 
     p0_phase_kw, q0_phase_kvar : (n_smo, 3) how p0_kw and q0_kvar divide over phases a to c.
     """
@@ -112,6 +112,48 @@ class PrimarySchedule(Message, frozen=True, tag=True, kw_only=True, eq=False):
     gen_kw: Array
     dlmp_p_usd_per_kwh: Array
     dlmp_q_usd_per_kvarh: Array
+
+
+class AreaPacket(Message, frozen=True, tag=True, kw_only=True, eq=False):
+    """area → area, in every slot of a clearing: all that an area ever tells a neighbour.
+
+    half_round : number of the exchange ; seen : newest exchange that came from the neighbour ; values : what the two
+    share at their border [p.u., $/kWh p.u.] ; verdict : largest residuals so far known, by which all stop alike
+    halt : code of why the sender gives up, 0 while it does not
+    """
+
+    half_round: int
+    seen: int
+    values: Array
+    verdict: Array
+    halt: int
+
+
+class AreaClearing(Message, frozen=True, tag=True, kw_only=True, eq=False):
+    """area → pmo, every primary period: set-points of the area's SMOs and prices at its nodes, if its areas agreed.
+
+    failure : why they did not; then all else is empty. rounds : that the agreement took
+    """
+
+    failure: str
+    rounds: int
+    smo: Index
+    p_kw: Array
+    q_kvar: Array
+    gen_kw: Array
+    node: Index
+    dlmp_p_usd_per_kwh: Array
+    dlmp_q_usd_per_kvarh: Array
+
+
+class AreaMeters(Message, frozen=True, tag=True, kw_only=True, eq=False):
+    """area → pmo, every primary period: what is settled on, the means over the period that ends now, and scores."""
+
+    smo: Index
+    resilience_score: Array
+    p_meter_kw: Array
+    q_meter_kvar: Array
+    gen_meter_kw: Array
 
 
 class ImportSchedule(Message, frozen=True, tag=True, kw_only=True, eq=False):
@@ -181,6 +223,9 @@ AnyMessage = (
     | SmaMeters
     | SmoBids
     | PrimarySchedule
+    | AreaPacket
+    | AreaClearing
+    | AreaMeters
     | ImportSchedule
     | SmaSchedule
     | Injections

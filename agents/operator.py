@@ -40,10 +40,14 @@ class Rows:
 
 @dataclass(slots=True)
 class Outbox:
-    """What one decision sends: mail to other operators and rows to the recorder."""
+    """What one decision sends: mail to other operators and rows to the recorder.
+
+    confers : it wants to decide again at the next slot of this instant, on the answers to its mail
+    """
 
     mail: list[Mail] = field(default_factory=list)
     rows: list[Rows] = field(default_factory=list)
+    confers: bool = False
 
 
 class Operator(Protocol):

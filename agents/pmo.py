@@ -17,14 +17,16 @@ from voltier.agents.messages import (
     ImportSchedule,
     Index,
     Measurement,
+    Message,
     PrimarySchedule,
     SmoBids,
     Taps,
 )
 from voltier.agents.operator import Mail, Outbox, Rows
-from voltier.grid.errors import ClearingAborted, FederationError
+from voltier.agents.primary_rules import PrimaryRules, as_bids, as_prices, merge_bids
+from voltier.grid.errors import ClearingAborted
 from voltier.market.primary.formulation import PrimaryFormulation
-from voltier.market.primary.problem import PrimaryBids, PrimaryClearing, PrimaryPrices, cost_usd_per_h
+from voltier.market.primary.problem import PrimaryClearing, PrimaryPrices, cost_usd_per_h
 from voltier.market.primary.three_phase.shares import PhaseBaseline
 from voltier.market.resilience.coefficients import Coefficients, unweighted
 from voltier.market.settlement import PrimaryPeriod, settle_primary
@@ -33,25 +35,6 @@ _LEAST_ASKED_SHARE = 0.05
 """Moves smaller than this share of the feeder's power say nothing of how well agents deliver."""
 _DELIVERY_RATE = 0.2
 """Weight of the newest period in what the operator expects of its agents' delivery."""
-
-
-@dataclass(frozen=True, slots=True)
-class PrimaryRules:
-    """Market rules of the primary level.
-
-    design : "hierarchical", "primary_only" or "no_market". policy : what to do with a failed clearing,
-    "hold" | "relax" | "abort". recovery_periods : clearings over which re-weighted coefficients return to normal.
-    stop_share : import error, as a share of the import to go back to, at which an answer is left as it is.
-    """
-
-    design: str
-    loss_usd_per_kwh: float
-    import_slope_usd_per_kw2h: float
-    relaxation_bound: bool
-    policy: str
-    settlement_period_s: int
-    recovery_periods: int = 3
-    stop_share: float = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +84,7 @@ class PrimaryOperator:
         """Settle the period just over, then clear the one that begins."""
         outbox = Outbox()
         t_s = now_s // MINUTE_S * MINUTE_S
-        bids = self._read(inbox)
+        bids = self._read(t_s, inbox)
         if self._period is not None:
             self._settle(t_s, bids, outbox)
         if t_s < self._clock.end_s:
@@ -118,14 +101,11 @@ class PrimaryOperator:
 
     # ------------------------------------------------------------------ reading
 
-    def _read(self, inbox: Sequence[Mail]) -> SmoBids:
-        parts: list[SmoBids] = []
+    def _read(self, t_s: int, inbox: Sequence[Mail]) -> SmoBids:
         alarms: list[Alarm] = []
         for mail in inbox:
             body = mail.body
-            if isinstance(body, SmoBids):
-                parts.append(body)
-            elif isinstance(body, Conditions):
+            if isinstance(body, Conditions):
                 self._conditions = body
             elif isinstance(body, Alarm):
                 alarms.append(body)
@@ -136,12 +116,17 @@ class PrimaryOperator:
                 self._measured_s += MINUTE_S
         if self._rules.design == "hierarchical":
             self._answer.hear(alarms)
-        return _merge(parts, len(self._has_generator))
+        return self._offers(t_s, [mail.body for mail in inbox])
+
+    def _offers(self, t_s: int, bodies: Sequence[Message]) -> SmoBids:
+        """Return what every SMO offers and what its meters say."""
+        parts = [body for body in bodies if isinstance(body, SmoBids)]
+        return merge_bids(parts, np.arange(len(self._has_generator)))
 
     # ------------------------------------------------------------------ clearing
 
     def _clear(self, t_s: int, bids: SmoBids, outbox: Outbox) -> PrimaryClearing:
-        base, prices = self._as_bids(bids), self._prices()
+        base, prices = as_bids(bids), self._prices()
         baseline = PhaseBaseline(bids.p0_phase_kw, bids.q0_phase_kvar)
 
         def clear(weights: Coefficients, bound: bool = self._rules.relaxation_bound) -> PrimaryClearing:
@@ -181,27 +166,9 @@ class PrimaryOperator:
         outbox.rows.append(_event(t_s, "clearing-held", f"{why}; the last set-points stay in force"))
         return self._last
 
-    def _as_bids(self, bids: SmoBids) -> PrimaryBids:
-        return PrimaryBids(
-            p0_kw=bids.p0_kw,
-            p_min_kw=bids.p_min_kw,
-            p_max_kw=bids.p_max_kw,
-            beta_p_usd_per_kw2h=bids.beta_p_usd_per_kw2h,
-            q0_kvar=bids.q0_kvar,
-            q_min_kvar=bids.q_min_kvar,
-            q_max_kvar=bids.q_max_kvar,
-            beta_q_usd_per_kvar2h=bids.beta_q_usd_per_kvar2h,
-            gen_max_kw=bids.gen_max_kw,
-            alpha_usd_per_kw2h=bids.alpha_usd_per_kw2h,
-        )
-
     def _prices(self) -> PrimaryPrices:
         assert self._conditions is not None
-        return PrimaryPrices(
-            import_usd_per_kwh=self._conditions.price_usd_per_kwh,
-            import_slope_usd_per_kw2h=self._rules.import_slope_usd_per_kw2h,
-            loss_usd_per_kwh=self._rules.loss_usd_per_kwh,
-        )
+        return as_prices(self._rules, self._conditions)
 
     # ------------------------------------------------------------------ sending and recording
 
@@ -218,8 +185,13 @@ class PrimaryOperator:
             )
             outbox.mail.append(Mail(self.name, f"smo.{k}", schedule))
         import_kw = clearing.p_import_kw + self._expected_miss_kw(bids, clearing)
-        expected = ImportSchedule(t_s=t_s, p_cc_kw=-import_kw, load_kw=float(-bids.p0_kw.sum()))
+        load_kw = self._load_kw(bids, clearing)
+        expected = ImportSchedule(t_s=t_s, p_cc_kw=-import_kw, load_kw=load_kw)
         outbox.mail.append(Mail(self.name, "resilience", expected))
+
+    def _load_kw(self, bids: SmoBids, clearing: PrimaryClearing) -> float:
+        """Return the feeder's load net of what is behind the meters, as forecast [kW]."""
+        return float(-bids.p0_kw.sum())
 
     def _expected_miss_kw(self, bids: SmoBids, clearing: PrimaryClearing) -> float:
         """Return how much of the requested moves will not come, if agents respond as they lately did [kW]."""
@@ -247,7 +219,7 @@ class PrimaryOperator:
         if by_phase is not None:
             outbox.rows.append(Rows("dlmp", t_s, by_phase))
         numbers = (
-            "gap", "ac_residual_pu", "kkt_residual", "cost_usd_per_h", "lower_bound_usd_per_h", "solve_s",
+            "gap", "ac_residual_pu", "kkt_residual", "cost_usd_per_h", "lower_bound_usd_per_h", "iterations", "solve_s",
         )  # fmt: skip
         certificate: dict[str, Sequence[float | str]] = {"market": ["primary"], "status": [cleared.status]}
         certificate |= {name: [getattr(cleared, name)] for name in numbers}
@@ -314,7 +286,7 @@ class PrimaryOperator:
 
     def _system_rows(self, period: _Period, bids: SmoBids, import_kw: float) -> Rows:
         """State the period's conditions and its realised cost: import, own generation, disutility, losses."""
-        offer, prices = self._as_bids(period.bids), period.prices
+        offer, prices = as_bids(period.bids), period.prices
         p_kw = offer.p0_kw if period.clearing is None else period.clearing.p_kw
         loss_kw = float(bids.p_meter_kw.sum() + bids.gen_meter_kw.sum()) + import_kw
         cost = cost_usd_per_h(offer, prices, p_kw, offer.q0_kvar, bids.gen_meter_kw, import_kw, loss_kw)
@@ -327,22 +299,6 @@ class PrimaryOperator:
             "cost_usd_per_h": [cost],
         }
         return Rows("system", period.t_s, columns)
-
-
-def _merge(parts: Sequence[SmoBids], n_smo: int) -> SmoBids:
-    """Join the shards' bids in the order of the SMOs. Raises FederationError when one is missing."""
-    if sum(len(part.smo) for part in parts) != n_smo:
-        raise FederationError(
-            f"primary market: bids of {sum(len(part.smo) for part in parts)} SMOs arrived, {n_smo} take part"
-        )
-    smo = np.concatenate([part.smo for part in parts])
-    order = np.argsort(smo, kind="stable")
-    columns = {
-        field: np.concatenate([getattr(part, field) for part in parts])[order]
-        for field in SmoBids.__struct_fields__
-        if field not in ("t_s", "version")
-    }
-    return SmoBids(t_s=parts[0].t_s, version=parts[0].version, **columns)
 
 
 def _event(t_s: int, kind: str, text: str) -> Rows:

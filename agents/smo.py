@@ -5,7 +5,7 @@ One operator object serves the SMOs of one shard; each SMO's arithmetic is indep
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 
@@ -26,6 +26,7 @@ from voltier.agents.messages import (
     SmoBids,
 )
 from voltier.agents.operator import Mail, Outbox, Rows
+from voltier.agents.primary_rules import select_bids
 from voltier.grid.errors import ClearingAborted
 from voltier.market.pricing import TariffRules, Tariffs, price_secondary
 from voltier.market.scores import (
@@ -92,10 +93,22 @@ class _Reading:
 
 
 class SecondaryOperator:
-    """All SMOs of one shard. Reads bids and meters, asks the primary market, clears, prices, scores, settles."""
+    """All SMOs of one shard. Reads bids and meters, asks the primary market, clears, prices, scores, settles.
 
-    def __init__(self, shard: int, rows: SmoRows, rules: SecondaryRules, clock: MarketClock) -> None:
+    market : the areas that take the SMOs' bids, by name, each with the positions among rows.smo of those that bid to
+    it; None: the primary operator takes all
+    """
+
+    def __init__(
+        self,
+        shard: int,
+        rows: SmoRows,
+        rules: SecondaryRules,
+        clock: MarketClock,
+        market: Mapping[str, Index] | None = None,
+    ) -> None:
         self.name = f"smo.{shard}"
+        self._market = market
         self._rows, self._rules, self._clock = rows, rules, clock
         n_smo, n_sma = len(rows.smo), len(rows.sma)
         self._cs = np.full(n_sma, rules.commitment_start)
@@ -126,7 +139,7 @@ class SecondaryOperator:
         if offset_s == OFFSET_S["smo"] and t_s % self._rules.settlement_period_s == 0 and t_s > 0:
             self._report_settlement(t_s, outbox)
         if t_s == self._clock.end_s or (offset_s == OFFSET_S["smo"] and self._clock.is_primary(t_s)):
-            outbox.mail.append(Mail(self.name, "pmo", self._bid_up(t_s)))
+            self._offer(self._bid_up(t_s), outbox)
         else:
             self._clear(t_s, outbox)
         return outbox
@@ -164,6 +177,13 @@ class SecondaryOperator:
         return resilience_score(self._cs, self._ts, self._rules.commitment_weight)
 
     # ------------------------------------------------------------------ upwards
+
+    def _offer(self, offer: SmoBids, outbox: Outbox) -> None:
+        if self._market is None:
+            outbox.mail.append(Mail(self.name, "pmo", offer))
+            return
+        for taker, here in self._market.items():
+            outbox.mail.append(Mail(self.name, taker, select_bids(offer, here)))
 
     def _bid_up(self, t_s: int) -> SmoBids:
         """Offer the agents' boxes and own generator to the primary market, with the meters of the period just over."""

@@ -28,7 +28,7 @@ class WholesaleOperator:
     """Announces the conditions of each minute and, at each planning period, the horizon ahead.
 
     The forecast is the series itself averaged over each step (perfect foresight of price and weather; base load and
-    the behaviour of others stay uncertain to the consumers).
+    the behaviour of others stay uncertain to the consumers). areas : as of the grid's operator.
     """
 
     name = "wholesale"
@@ -41,8 +41,10 @@ class WholesaleOperator:
         plan_period_s: int,
         plan_step_s: int,
         horizon_s: int,
+        areas: Sequence[str] = (),
     ) -> None:
         self._series = series
+        self._areas = tuple(areas)
         self._consumers = [f"cmo.{k}" for k in range(shards)]
         self._plan_period_s, self._plan_step_s, self._horizon_s = plan_period_s, plan_step_s, horizon_s
 
@@ -55,7 +57,7 @@ class WholesaleOperator:
             temp_air_c=float(self._series.temp_air_c[minute]),
             pv_available=float(self._series.pv_available[minute]),
         )
-        outbox = Outbox([Mail(self.name, to, conditions) for to in ("pmo", *self._consumers)])
+        outbox = Outbox([Mail(self.name, to, conditions) for to in ("pmo", *self._areas, *self._consumers)])
         # The plan made at the end of a minute serves from the next one on: forecasts go out one minute ahead.
         if (now_s + MINUTE_S) % self._plan_period_s == 0:
             forecast = self._forecast(minute + 1, now_s + MINUTE_S)

@@ -38,6 +38,7 @@ from voltier.federates.helics_bus import HelicsBus
 from voltier.federates.launch import Launch, run_federation
 from voltier.federates.local import run_local
 from voltier.federates.node import run_operator
+from voltier.federates.ports import SOUND, Channel
 from voltier.federates.pulse import Pulse, write_beats
 from voltier.federates.wiring import Wiring, wire_time
 
@@ -162,6 +163,10 @@ class PayloadCase:
         """Open the tally."""
         return Tally(run_dir / "result.json")
 
+    def channel(self) -> Channel:
+        """Let all mail arrive."""
+        return SOUND
+
 
 class OneFederateBus(HelicsBus):
     """The naive bus: one HELICS federate that reads and writes, woken by every message."""
@@ -178,7 +183,7 @@ class OneFederateBus(HelicsBus):
         silent.join()
         h.helicsFederateDisconnect(idle)
 
-    def advance(self, now_s: int) -> None:
+    def advance(self, now_s: int, slot: int = 0) -> None:
         """Ask until the instant has come."""
         while h.helicsFederateRequestTime(self.pair.ear, wire_time(self.name, now_s)) < wire_time(
             self.name, now_s

@@ -68,7 +68,7 @@ def balanced_case(name: str) -> Case:
     node = network.node_of_bus[rows]
     market = PrimaryMarket(network, node)
     market.clear(bids, BALANCED_PRICES, bound=False)
-    last, tangent = market._exact._warm, BranchFlowTangent(network, node)
+    last, tangent = market.dispatch._warm, BranchFlowTangent(network, node)
     scaled = scale_bids(bids, BALANCED_PRICES, network.s_base_kva)
     program = tangent.at(network, scaled, BranchFlowPoint(last.state, last.y[tangent.size.current :]))
     state = np.zeros_like(last.state)
@@ -86,7 +86,7 @@ def phase_case(name: str) -> Case:
     network, share, bids = build_case(name, 0.8, (0.9, 1.1))
     market = ThreePhaseMarket(network, share)
     market.clear(bids, PRICES, bound=False)
-    last, tangent = market._exact._warm, CurrentTangent(network, share)
+    last, tangent = market.dispatch._warm, CurrentTangent(network, share)
     problem = scale_problem(bids, PRICES, WEIGHTS, network.s_phase_kva)
     program = tangent.at(network, problem, tangent.point(last.v, 0.1))
     flat = CurrentPoint(

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from voltier.agents.clock import MarketClock
 from voltier.agents.operator import Operator, Rows
-from voltier.federates.ports import Sink
-from voltier.scenarios.build import build_operator, market_clock, operator_names, table_layouts
+from voltier.federates.ports import Channel, Sink
+from voltier.scenarios.build import build_operator, operator_names, table_layouts
+from voltier.scenarios.built_case import market_clock
 from voltier.scenarios.results import TableWriter
 from voltier.scenarios.schema import Scenario, load_scenario
 
@@ -29,6 +30,12 @@ class ScenarioCase:
     def market_clock(self) -> MarketClock:
         """Return the clock of the run."""
         return market_clock(self.scenario)
+
+    def channel(self) -> Channel:
+        """Return the disturbances of the mail between areas."""
+        settings = self.scenario.primary.channel.model_dump()
+        cut = tuple(f"area.{k}" for k in settings.pop("cut_areas"))
+        return Channel(cut=cut, **settings)
 
     def open_sink(self, run_dir: Path) -> Sink:
         """Open the tables of the run for writing."""

@@ -82,7 +82,7 @@ def _acting(options: FederateOptions, case: Case, life: _Life) -> Callable[[], N
     connection = Connection(options.transport, options.broker, options.key, options.interface)
 
     def act() -> None:
-        bus = HelicsBus(options.name, Wiring(case.operator_names()), connection)
+        bus = HelicsBus(options.name, Wiring(case.operator_names()), connection, case.channel())
         run_operator(operator, case.market_clock(), bus, life.pulse)
 
     return act

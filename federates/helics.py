@@ -18,7 +18,8 @@ from typing import Any, Literal
 import helics as h
 
 from voltier.federates.helics_memory import message_bytes
-from voltier.federates.wiring import Value, wire_time
+from voltier.federates.ports import Channel
+from voltier.federates.wiring import SLOT_S, Value, wire_time
 from voltier.grid.errors import FederationError
 
 Transport = Literal["zmq", "tcp", "inproc"]
@@ -131,6 +132,8 @@ class Pair:
         self.name = name
         self._limit = TCP_MESSAGE_BYTES if connection.transport == "tcp" else 0
         self._endpoints: list[str] = []
+        self._drops: list[Any] = []
+        self._loss = -1.0
         info = h.helicsCreateFederateInfo()
         h.helicsFederateInfoSetCoreTypeFromString(info, connection.transport)
         h.helicsFederateInfoSetCoreName(info, connection.core or f"{name}.core")
@@ -173,6 +176,31 @@ class Pair:
         """Promise that nothing said at a time is heard before delay_s later."""
         h.helicsFederateSetTimeProperty(self.mouth, h.HELICS_PROPERTY_TIME_OUTPUT_DELAY, delay_s)
 
+    def disturb(self, endpoint: str, channel: Channel) -> None:
+        """Put HELICS filters on what an endpoint of the mouth sends."""
+        if channel.loses(self.name):
+            self._drops.append(self._filter(h.HELICS_FILTER_TYPE_RANDOM_DROP, f"{endpoint}/drop", endpoint))
+        if channel.jitter_slots:
+            late = self._filter(h.HELICS_FILTER_TYPE_RANDOM_DELAY, f"{endpoint}/delay", endpoint)
+            h.helicsFilterSetString(late, "distribution", "uniform")
+            h.helicsFilterSet(late, "min", channel.delay_slots * SLOT_S)
+            h.helicsFilterSet(late, "max", (channel.delay_slots + channel.jitter_slots) * SLOT_S)
+        elif channel.delay_slots:
+            late = self._filter(h.HELICS_FILTER_TYPE_DELAY, f"{endpoint}/delay", endpoint)
+            h.helicsFilterSet(late, "delay", channel.delay_slots * SLOT_S)
+
+    def lose(self, share: float) -> None:
+        """Lose this share of what the disturbed endpoints send from now on."""
+        if share != self._loss:
+            self._loss = share
+            for drop in self._drops:
+                h.helicsFilterSet(drop, "dropprob", share)
+
+    def _filter(self, kind: Any, name: str, endpoint: str) -> Any:
+        made = h.helicsFederateRegisterGlobalFilter(self.mouth, kind, name)
+        h.helicsFilterAddSourceTarget(made, endpoint)
+        return made
+
     def _endpoint(self, federate: Any, name: str) -> Any:
         self._endpoints.append(name)
         return h.helicsFederateRegisterGlobalTargetedEndpoint(federate, name, "")
@@ -193,9 +221,9 @@ class Pair:
             raise FederationError(text)
         self._together("EnterExecutingMode")
 
-    def advance(self, now_s: int) -> None:
-        """Say that nothing more comes before simulated time now_s, and wait until all others have said so."""
-        time_s = wire_time(self.name, now_s)
+    def advance(self, now_s: int, slot: int = 0) -> None:
+        """Say that nothing more comes before a slot of simulated time now_s, and wait until all others have said so."""
+        time_s = wire_time(self.name, now_s, slot)
         for federate in (self.mouth, self.ear):
             granted_s = self._call(h.helicsFederateRequestTime, federate, time_s)
             if abs(granted_s - time_s) > _TIME_TOLERANCE_S:

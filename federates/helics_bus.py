@@ -18,7 +18,8 @@ from voltier.federates.codec import decode_rows, encode_rows
 from voltier.federates.helics import Connection, Pair
 from voltier.federates.helics_memory import publish_vector, read_vector
 from voltier.federates.mailbox import Inbox, check_finite, split_post
-from voltier.federates.wiring import OBSERVED, RECORDER, Value, Wiring, unit_of, values_of, wire_time
+from voltier.federates.ports import SOUND, Channel
+from voltier.federates.wiring import OBSERVED, RECORDER, Value, Wiring, role_of, unit_of, values_of, wire_time
 from voltier.grid.errors import FederationError
 
 # No operator may be further ahead of the recorder than this, so that what waits in its inbox stays small.
@@ -27,10 +28,10 @@ _STAMP = Value("t_s", "vector", "s")
 
 
 class HelicsBus:
-    """An operator's bus."""
+    """An operator's bus. channel : what its mail to operators of its own role, which confer, suffers on its way."""
 
-    def __init__(self, name: str, wiring: Wiring, connection: Connection) -> None:
-        self.name, self._wiring = name, wiring
+    def __init__(self, name: str, wiring: Wiring, connection: Connection, channel: Channel = SOUND) -> None:
+        self.name, self._wiring, self._channel = name, wiring, channel
         self._inbox = Inbox()
         self.pair = Pair(name, connection)
 
@@ -42,6 +43,9 @@ class HelicsBus:
             for other in (*wiring.correspondents(name), RECORDER)
         }
         self._from = {other: pair.reads_from(f"{name}/from/{other}") for other in wiring.writers(name)}
+        for other in self._to:
+            if role_of(other) == role_of(name):
+                pair.disturb(f"{name}/to/{other}", self._channel)
         if not wiring.senders(name):
             # Nothing else would keep it from running to the end of the clock at once.
             pair.reads_from(f"{name}/from/{RECORDER}")
@@ -50,9 +54,9 @@ class HelicsBus:
         self._subscriptions = [_Subscription(pair, sender, body) for sender, body in wiring.subscribed(name)]
         pair.start(lambda: [problem for item in self._subscriptions for problem in item.problems()])
 
-    def advance(self, now_s: int) -> None:
-        """Wait until simulated time now_s, when all mail sent before it has arrived."""
-        self.pair.advance(now_s)
+    def advance(self, now_s: int, slot: int = 0) -> None:
+        """Wait until a slot of simulated time now_s, when all mail sent before it has arrived."""
+        self.pair.advance(now_s, slot)
 
     def collect(self) -> list[Mail]:
         """Return the mail that arrived since the last call, ordered by sender, then sent time."""
@@ -66,15 +70,16 @@ class HelicsBus:
                 self._inbox.put(sent, Mail(subscription.sender, self.name, body), newest_only=True)
         return self._inbox.take()
 
-    def post(self, now_s: int, mail: Sequence[Mail], rows: Sequence[Rows]) -> None:
+    def post(self, now_s: int, mail: Sequence[Mail], rows: Sequence[Rows], slot: int = 0) -> None:
         """Send mail to others and rows to the recorder."""
+        self.pair.lose(self._channel.loss_at(self.name, now_s))
         messages, states = split_post(self._wiring, self.name, mail)
         for item in messages:
             check_finite(item.body)
             self.pair.send(self._to[item.receiver], encode(item.body))
         for kind, body in states.items():
             check_finite(body)
-            self._states[kind].publish(body, wire_time(self.name, now_s))
+            self._states[kind].publish(body, wire_time(self.name, now_s, slot))
         for kind, observed in self._observed.items():
             observed.publish([item.body for item in mail if isinstance(item.body, kind)])
         if rows:

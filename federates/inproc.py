@@ -56,7 +56,7 @@ def run_threads(case: Case, run_dir: Path, progress: Callable[[Mapping[str, Beat
         return thread
 
     def act(operator: Operator, pulse: Pulse) -> None:
-        run_operator(operator, clock, HelicsBus(operator.name, wiring, connection), pulse)
+        run_operator(operator, clock, HelicsBus(operator.name, wiring, connection, case.channel()), pulse)
 
     def record(pulse: Pulse) -> None:
         run_recorder(sink, clock, RecorderBus(wiring, connection), pulse)

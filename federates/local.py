@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import count, groupby
 
 from voltier.agents.clock import MINUTE_S, WARM_UP_S, MarketClock
-from voltier.agents.operator import Mail, Operator, Rows
+from voltier.agents.operator import Mail, Operator, Outbox, Rows
 from voltier.federates.mailbox import Inbox, as_received, rows_as_received, split_post
 from voltier.federates.wiring import Wiring, role_of, wire_time
 
@@ -26,12 +27,8 @@ def run_local(
     wiring = Wiring(list(by_name))
     inbox = {name: Inbox() for name in by_name}
     minute_s = WARM_UP_S
-    for _, name, now_s in agenda(list(by_name), clock):
-        while now_s >= minute_s + MINUTE_S:
-            minute_s += MINUTE_S
-            progress(minute_s)
-        outbox = by_name[name].decide(now_s, inbox[name].take())
-        sent = wire_time(name, now_s)
+
+    def deliver(name: str, sent: float, outbox: Outbox) -> None:
         messages, states = split_post(wiring, name, outbox.mail)
         for mail in messages:
             inbox[mail.receiver].put(
@@ -42,6 +39,20 @@ def run_local(
                 inbox[reader].put(sent, Mail(name, reader, as_received(body)), newest_only=True)
         for rows in outbox.rows:
             sink(rows_as_received(rows))
+
+    for _, entries in groupby(agenda(list(by_name), clock), key=lambda entry: entry[0]):
+        acting = [(name, now_s) for _, name, now_s in entries]
+        while acting[0][1] >= minute_s + MINUTE_S:
+            minute_s += MINUTE_S
+            progress(minute_s)
+        for slot in count():
+            said = [(name, now_s, by_name[name].decide(now_s, inbox[name].take())) for name, now_s in acting]
+            # Those who act at one moment do not hear each other before the next.
+            for name, now_s, outbox in said:
+                deliver(name, wire_time(name, now_s, slot), outbox)
+            acting = [(name, now_s) for name, now_s, outbox in said if outbox.confers]
+            if not acting:
+                break
     progress(clock.end_s)
 
 

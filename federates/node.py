@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from itertools import count
 from typing import Protocol
 
 from voltier.agents.clock import MINUTE_S, MarketClock
@@ -37,13 +38,16 @@ def run_operator(operator: Operator, clock: MarketClock, bus: Bus, pulse: Pulse)
     pulse.turn("joining")
     bus.join()
     for now_s in clock.instants(role_of(operator.name)):
-        pulse.wait(now_s)
-        bus.advance(now_s)
-        mail = bus.collect()
-        pulse.decide()
-        outbox = operator.decide(now_s, mail)
-        pulse.send()
-        bus.post(now_s, outbox.mail, outbox.rows)
+        for slot in count():
+            pulse.wait(now_s)
+            bus.advance(now_s, slot)
+            mail = bus.collect()
+            pulse.decide()
+            outbox = operator.decide(now_s, mail)
+            pulse.send()
+            bus.post(now_s, outbox.mail, outbox.rows, slot)
+            if not outbox.confers:
+                break
     bus.leave()
 
 

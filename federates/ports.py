@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -30,6 +31,34 @@ class Sink(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """Disturbances of mail: the share that is lost, how late it comes, and how much later at most.
+
+    cut : operators of whose mail nothing arrives from cut_start_s until cut_end_s (None: never again)
+    """
+
+    loss: float = 0.0
+    delay_slots: int = 0
+    jitter_slots: int = 0
+    cut: tuple[str, ...] = ()
+    cut_start_s: int = 0
+    cut_end_s: int | None = None
+
+    def loses(self, name: str) -> bool:
+        """Say whether an operator's mail may be lost at any time."""
+        return self.loss > 0.0 or name in self.cut
+
+    def loss_at(self, name: str, now_s: int) -> float:
+        """Return the share of an operator's mail that is lost at simulated time now_s."""
+        ended = self.cut_end_s is not None and now_s >= self.cut_end_s
+        return 1.0 if name in self.cut and now_s >= self.cut_start_s and not ended else self.loss
+
+
+SOUND = Channel()
+"""Mail arrives, in order, at the next slot."""
+
+
 class Case(Protocol):
     """What a federation runs. Any process can build any operator of it, and gets the same one."""
 
@@ -49,6 +78,10 @@ class Case(Protocol):
         """Open the tables of the run for writing."""
         ...
 
+    def channel(self) -> Channel:
+        """Say what the mail between operators that confer suffers on its way."""
+        ...
+
 
 class Bus(Protocol):
     """An operator's connection to the others."""
@@ -57,15 +90,15 @@ class Bus(Protocol):
         """Take part; returns when everybody is there and every input has its source, in the right unit."""
         ...
 
-    def advance(self, now_s: int) -> None:
-        """Wait until simulated time now_s, when all mail sent before it has arrived."""
+    def advance(self, now_s: int, slot: int = 0) -> None:
+        """Wait until a slot of simulated time now_s, when all mail sent before it has arrived."""
         ...
 
     def collect(self) -> list[Mail]:
         """Return the mail that arrived since the last call, ordered by sender, then sent time."""
         ...
 
-    def post(self, now_s: int, mail: Sequence[Mail], rows: Sequence[Rows]) -> None:
+    def post(self, now_s: int, mail: Sequence[Mail], rows: Sequence[Rows], slot: int = 0) -> None:
         """Send mail to others and rows to the recorder."""
         ...
 

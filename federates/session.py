@@ -20,6 +20,7 @@ from voltier.scenarios.metrics import write_kpis
 from voltier.scenarios.report import write_report
 from voltier.scenarios.results import TableWriter, read_table
 from voltier.scenarios.schema import Scenario
+from voltier.scenarios.schema_primary import ChannelSection
 
 TRANSPORTS = ("zmq", "tcp", "inproc", "none")
 
@@ -43,6 +44,11 @@ def run_scenario(
         remedy = f"take one of {', '.join(TRANSPORTS)}"
         raise InputError([Problem("command line", "--transport", transport, remedy)])
     check_data(scenario)
+    if transport == "none" and scenario.primary.channel != ChannelSection():
+        remedy = (
+            "take zmq, tcp or inproc: HELICS disturbs the mail of primary.channel, and there is none here"
+        )
+        raise InputError([Problem("command line", "--transport", transport, remedy)])
     run = RunDirectory.create(path, scenario, command=command, transport=transport)
     try:
         performance = _Meter(scenario, run, transport, watch).run()

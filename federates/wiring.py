@@ -18,6 +18,9 @@ import numpy as np
 from voltier.agents.clock import WARM_UP_S
 from voltier.agents.messages import (
     Alarm,
+    AreaClearing,
+    AreaMeters,
+    AreaPacket,
     Array,
     Attack,
     Conditions,
@@ -73,6 +76,13 @@ ROUTES = (
     Route("smo", "pmo", SmoBids),
     Route("smo", "cmo", SmaSchedule),
     Route("smo", "grid", Injections, "publication"),
+    # With a federated solver the SMOs bid to their areas, and the primary operator sees what came of it.
+    Route("wholesale", "area", Conditions, "publication"),
+    Route("grid", "area", Taps, "publication"),
+    Route("smo", "area", SmoBids),
+    Route("area", "area", AreaPacket),
+    Route("area", "pmo", AreaClearing),
+    Route("area", "pmo", AreaMeters),
     Route("pmo", "smo", PrimarySchedule),
     Route("pmo", "resilience", ImportSchedule),
     Route("grid", "resilience", Measurement, "publication"),
@@ -90,7 +100,11 @@ OBSERVED: dict[type[Message], tuple[str, ...]] = {PrimarySchedule: ("smo", "dlmp
 # instant is seen at the same instant, and here it must not be. Receivers come first, but for the attacker's
 # commands, which bite in the minute they are given: resilience acts just before smo. The recorder reads half a minute
 # before its minute, when nobody acts.
-_WIRE_DELAY_S = {"resilience": -0.25, "wholesale": 0.5, RECORDER: -30.0}
+_WIRE_DELAY_S = {"resilience": -0.25, "wholesale": 0.5, "area": -0.4, RECORDER: -30.0}
+
+# Areas confer in the time between the wholesale price and the primary operator's instant.
+SLOT_S = 1e-5
+MOST_SLOTS = 39_000
 
 _UNIT_OF_SUFFIX = {
     "_usd_per_kwh": "$/kWh",
@@ -106,9 +120,14 @@ def role_of(name: str) -> str:
     return name.partition(".")[0]
 
 
-def wire_time(name: str, now_s: int) -> float:
-    """Return the HELICS time of an operator's instant; the warm-up minute starts at zero."""
-    return now_s - WARM_UP_S + _WIRE_DELAY_S.get(role_of(name), 0.0)
+def wire_time(name: str, now_s: int, slot: int = 0) -> float:
+    """Return the HELICS time of a slot of an operator's instant; the warm-up minute starts at zero.
+
+    Raises FederationError for a conference of operators that would run into the next instant.
+    """
+    if slot > MOST_SLOTS:
+        raise FederationError(f"{name} still confers after {MOST_SLOTS} slots of its instant at {now_s} s")
+    return now_s - WARM_UP_S + _WIRE_DELAY_S.get(role_of(name), 0.0) + slot * SLOT_S
 
 
 def values_of(body: type[Message]) -> tuple[Value, ...]:
@@ -152,12 +171,12 @@ class Wiring:
     def correspondents(self, sender: str) -> list[str]:
         """Name the operators to whom the sender has an endpoint route."""
         roles = {route.receiver for route in self._from(sender) if route.carrier == "endpoint"}
-        return [name for name in self.names if role_of(name) in roles]
+        return [name for name in self.names if role_of(name) in roles and name != sender]
 
     def writers(self, receiver: str) -> list[str]:
         """Name the operators that have an endpoint route to the receiver."""
         roles = {route.sender for route in self._to(receiver) if route.carrier == "endpoint"}
-        return [name for name in self.names if role_of(name) in roles]
+        return [name for name in self.names if role_of(name) in roles and name != receiver]
 
     def published(self, sender: str) -> list[type[Message]]:
         """Return the message types that the sender publishes as values."""
@@ -185,7 +204,7 @@ class Wiring:
         if receiver == RECORDER:
             return list(self.names)
         roles = {route.sender for route in self._to(receiver)}
-        return [name for name in self.names if role_of(name) in roles]
+        return [name for name in self.names if role_of(name) in roles and name != receiver]
 
     def _from(self, sender: str) -> list[Route]:
         return [route for route in self.routes if route.sender == role_of(sender)]

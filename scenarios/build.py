@@ -2,43 +2,30 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from voltier.agents.attacker import Attacker, GeneratorAttack
-from voltier.agents.clock import MarketClock
-from voltier.agents.devices.fleet import FleetSpec
 from voltier.agents.operator import Operator
-from voltier.agents.population import Population, build_population
+from voltier.agents.population import Population
 from voltier.agents.smo import SmoRows
-from voltier.grid.errors import FederationError
-from voltier.grid.feeder import Feeder, read_feeder
-from voltier.grid.regulators import initial_taps, neutral_taps
-from voltier.scenarios.inputs import conditions, ev_stays, load_profiles
+from voltier.grid.errors import FederationError, InputError, Problem
+from voltier.scenarios.build_primary import area_names, areas_of, build_area, build_pmo, phase_nodes
+from voltier.scenarios.built_case import BuiltCase, built_case, market_clock, start_taps
+from voltier.scenarios.inputs import conditions
 from voltier.scenarios.schema import Scenario
 from voltier.scenarios.tables import TableLayout, layout
 
-if TYPE_CHECKING:
-    from scipy.sparse import csc_matrix
-
-    from voltier.grid.threephase import ThreePhaseNetwork
-    from voltier.market.primary.formulation import PrimaryFormulation
-
-ROLES = ("wholesale", "resilience", "smo", "pmo", "cmo", "grid")
-
-
-def market_clock(scenario: Scenario) -> MarketClock:
-    """Return the run's clock."""
-    return MarketClock(primary_period_s=scenario.primary.period_s, end_s=scenario.end_s)
+ROLES = ("wholesale", "resilience", "smo", "area", "pmo", "cmo", "grid")
 
 
 def operator_names(scenario: Scenario) -> list[str]:
-    """Name every operator of a run: "wholesale", "resilience", "smo.0" ..., "pmo", "cmo.0" ..., "grid"."""
+    """Name every operator of a run: "wholesale", "resilience", "smo.0" ..., "pmo", "cmo.0" ..., "grid".
+
+    With a federated primary market there are "area.0" ... too.
+    """
     shards = range(scenario.federation.shards)
     smos, cmos = [f"smo.{k}" for k in shards], [f"cmo.{k}" for k in shards]
-    return ["wholesale", "resilience", *smos, "pmo", *cmos, "grid"]
+    return ["wholesale", "resilience", *smos, *area_names(scenario), "pmo", *cmos, "grid"]
 
 
 def build_operator(scenario: Scenario, name: str) -> Operator:
@@ -51,12 +38,12 @@ def build_operator(scenario: Scenario, name: str) -> Operator:
 
 def population_of(scenario: Scenario) -> Population:
     """Return the houses, agents and operators that the scenario draws."""
-    return _case(scenario).population
+    return built_case(scenario).population
 
 
 def table_layouts(scenario: Scenario) -> dict[str, TableLayout]:
     """Name the columns and fixed rows of every table of a run."""
-    case = _case(scenario)
+    case = built_case(scenario)
     population, feeder = case.population, case.feeder
     smo_of_sma = tuple(population.smo_name[i] for i in population.sma_smo)
     sma_of_house = tuple(population.sma_name[j] for j in population.house_sma)
@@ -84,6 +71,7 @@ def table_layouts(scenario: Scenario) -> dict[str, TableLayout]:
             party=(*secondary_parties, *primary_parties),
         ),
         **({"dlmp": layout("dlmp", **nodes)} if by_phase else {}),
+        **({"areas": layout("areas")} if scenario.primary.transport == "federated" else {}),
     }
 
 
@@ -92,50 +80,23 @@ def check_data(scenario: Scenario) -> None:
 
     Raises InputError.
     """
-    case = _case(scenario)
+    case = built_case(scenario)
     _ = case.shard_smos
     conditions(scenario)
     if scenario.primary.formulation == "current_injection":
-        _phase_nodes(case)
+        phase_nodes(case)
+    _check_cut_areas(scenario)
 
 
-# ---------------------------------------------------------------------- what several operators share
-
-
-class _Case:
-    """Feeder and population of a scenario, made once in each process."""
-
-    def __init__(self, scenario: Scenario) -> None:
-        self.scenario = scenario
-        self.feeder: Feeder = read_feeder(scenario.feeder.name)
-        self.profiles_kw = load_profiles(scenario)
-        self.population: Population = build_population(
-            _fleet(scenario), self.feeder, scenario.seed, self.profiles_kw.shape[1], ev_stays(scenario)
-        )
-
-    def shard(self, k: int) -> Population:
-        """Return the k-th of the run's shards of the population."""
-        return self.population.shard(k, self.scenario.federation.shards)
-
-    @property
-    def has_generator(self) -> np.ndarray:
-        """Which SMOs have a generator, (n_smo,)."""
-        generator_buses = {generator.bus for generator in self.scenario.generators}
-        return np.array([self.feeder.bus[bus] in generator_buses for bus in self.population.smo_bus])
-
-    @property
-    def shard_smos(self) -> list[np.ndarray]:
-        """Positions of the SMOs of each shard."""
-        return [self.shard(k).smo_index for k in range(self.scenario.federation.shards)]
-
-
-@lru_cache(maxsize=2)
-def _case(scenario: Scenario) -> _Case:
-    return _Case(scenario)
-
-
-def _fleet(scenario: Scenario) -> FleetSpec:
-    return FleetSpec(**scenario.fleet.model_dump())
+def _check_cut_areas(scenario: Scenario) -> None:
+    names = area_names(scenario)
+    problems = [
+        Problem("scenario", f"primary.channel.cut_areas.{i}", k, f"there are areas 0 to {len(names) - 1}")
+        for i, k in enumerate(scenario.primary.channel.cut_areas)
+        if k >= len(names)
+    ]
+    if problems:
+        raise InputError(problems)
 
 
 # ---------------------------------------------------------------------- one builder a role
@@ -153,6 +114,7 @@ def _wholesale(scenario: Scenario, _: int) -> Operator:
         plan_period_s=scenario.consumer.period_s,
         plan_step_s=scenario.consumer.step_s,
         horizon_s=scenario.consumer.horizon_h * 3600,
+        areas=area_names(scenario),
     )
 
 
@@ -160,7 +122,7 @@ def _resilience(scenario: Scenario, _: int) -> Operator:
     from voltier.agents.resilience import ResilienceOperator
     from voltier.market.resilience.detection import Detector
 
-    case = _case(scenario)
+    case = built_case(scenario)
     population, settings = case.population, scenario.resilience
     attack = None
     if scenario.attack is not None and scenario.attack_window_s is not None:
@@ -208,10 +170,19 @@ def _smo(scenario: Scenario, k: int) -> Operator:
         commitment_start=scores.commitment_start,
         settlement_period_s=scenario.recording.settlement_period_s,
     )
-    return SecondaryOperator(k, _smo_rows(_case(scenario), k), rules, market_clock(scenario))
+    rows = _smo_rows(built_case(scenario), k)
+    return SecondaryOperator(k, rows, rules, market_clock(scenario), _bid_takers(scenario, rows))
 
 
-def _smo_rows(case: _Case, k: int) -> SmoRows:
+def _bid_takers(scenario: Scenario, rows: SmoRows) -> dict[str, np.ndarray] | None:
+    """Return the areas that the SMOs of a shard bid to; None: the primary operator takes all bids."""
+    if scenario.primary.transport == "local":
+        return None
+    area = areas_of(scenario).of_smo[rows.smo]
+    return {f"area.{k}": np.flatnonzero(area == k) for k in np.unique(area)}
+
+
+def _smo_rows(case: BuiltCase, k: int) -> SmoRows:
     part, feeder = case.shard(k), case.feeder
     generators = {generator.bus: generator for generator in case.scenario.generators}
     here = [generators.get(feeder.bus[bus]) for bus in part.smo_bus]
@@ -234,87 +205,12 @@ def _smo_rows(case: _Case, k: int) -> SmoRows:
     )
 
 
-def _pmo(scenario: Scenario, _: int) -> Operator:
-    from voltier.agents.pmo import PrimaryOperator, PrimaryRules
-
-    case = _case(scenario)
-    rules = PrimaryRules(
-        design=scenario.design,
-        loss_usd_per_kwh=scenario.primary.loss_usd_per_kwh,
-        import_slope_usd_per_kw2h=scenario.wholesale.import_slope_usd_per_kwh_per_mw / 1000.0,
-        relaxation_bound=scenario.primary.relaxation_bound,
-        policy=scenario.primary.policy,
-        settlement_period_s=scenario.recording.settlement_period_s,
-        stop_share=scenario.resilience.stop_share,
-    )
-    population = case.population
-    return PrimaryOperator(
-        _FORMULATIONS[scenario.primary.formulation](case),
-        case.shard_smos,
-        case.has_generator,
-        len(population.sma_smo) + len(population.smo_bus),
-        rules,
-        market_clock(scenario),
-    )
-
-
-def _branch_flow(case: _Case) -> PrimaryFormulation:
-    from voltier.grid.network import balanced_network
-    from voltier.market.primary.formulation import BranchFlow
-
-    feeder = case.scenario.feeder
-    network = balanced_network(
-        case.feeder,
-        _start_taps(case.scenario, case.feeder),
-        lateral_impedance=feeder.lateral_impedance,
-        v_min_pu=feeder.v_min_pu + feeder.primary_v_margin_pu,
-        v_max_pu=feeder.v_max_pu - feeder.primary_v_margin_pu,
-    )
-    return BranchFlow(case.feeder, network, case.population.smo_bus)
-
-
-def _phase_nodes(case: _Case) -> tuple[ThreePhaseNetwork, csc_matrix, csc_matrix, np.ndarray]:
-    """Return the market's phase nodes, the shares of net loads and of generators, and the SMOs that have these.
-
-    Raises InputError for houses or generators on phases without voltage to ground.
-    """
-    from voltier.grid.threephase_build import three_phase_network
-    from voltier.market.primary.three_phase.shares import phase_share
-
-    feeder, population = case.scenario.feeder, case.population
-    # Every load bids, so the market's own network has none.
-    network = three_phase_network(
-        case.feeder,
-        _start_taps(case.scenario, case.feeder),
-        loads=False,
-        v_min_pu=feeder.v_min_pu + feeder.primary_v_margin_pu,
-        v_max_pu=feeder.v_max_pu - feeder.primary_v_margin_pu,
-    )
-    house_smo, gen_smo = population.sma_smo[population.house_sma], np.flatnonzero(case.has_generator)
-    gen_bus = population.smo_bus[gen_smo]
-    generator, phase = np.nonzero(case.feeder.has_phase[gen_bus])
-    n_smo, n_gen = len(population.smo_bus), len(gen_smo)
-    load_share = phase_share(network, population.house_bus, population.house_phase, house_smo, n_smo)
-    return network, load_share, phase_share(network, gen_bus[generator], phase, generator, n_gen), gen_smo
-
-
-def _current_injection(case: _Case) -> PrimaryFormulation:
-    from voltier.market.primary.three_phase.formulation import CurrentInjection
-    from voltier.market.primary.three_phase.problem import SocialWeights
-
-    network, load_share, gen_share, gen_smo = _phase_nodes(case)
-    weights = SocialWeights(**case.scenario.primary.weights.model_dump())
-    return CurrentInjection(
-        case.feeder, network, case.population.smo_bus, load_share, gen_share, gen_smo, weights
-    )
-
-
 def _cmo(scenario: Scenario, k: int) -> Operator:
     from voltier.agents.cmo import ConsumerOperator, ConsumerRules
     from voltier.agents.forecast import ForecastError
     from voltier.agents.iot import IotSpec
 
-    case = _case(scenario)
+    case = built_case(scenario)
     at_bus = {case.feeder.bus[bus]: i for i, bus in enumerate(case.population.smo_bus)}
     rules = ConsumerRules(
         flexible=scenario.design == "hierarchical",
@@ -341,29 +237,24 @@ def _grid(scenario: Scenario, _: int) -> Operator:
     from voltier.agents.grid import GridOperator
     from voltier.grid.flow.engines import engine
 
-    feeder = _case(scenario).feeder
+    feeder = built_case(scenario).feeder
     return GridOperator(
         feeder,
         engine(scenario.feeder.engine, feeder),
-        _start_taps(scenario, feeder),
+        start_taps(scenario, feeder),
         controlled=scenario.feeder.regulators == "controlled",
         v_min_pu=scenario.feeder.v_min_pu,
         v_max_pu=scenario.feeder.v_max_pu,
+        areas=area_names(scenario),
     )
 
-
-def _start_taps(scenario: Scenario, feeder: Feeder) -> np.ndarray:
-    """Return the published positions, or all at zero; controlled regulators start from neutral and move at once."""
-    return initial_taps(feeder) if scenario.feeder.regulators == "published" else neutral_taps(feeder)
-
-
-_FORMULATIONS = {"branch_flow": _branch_flow, "current_injection": _current_injection}
 
 _BUILDERS = {
     "wholesale": _wholesale,
     "resilience": _resilience,
     "smo": _smo,
-    "pmo": _pmo,
+    "area": build_area,
+    "pmo": build_pmo,
     "cmo": _cmo,
     "grid": _grid,
 }

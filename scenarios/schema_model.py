@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
+from voltier.scenarios.schema_primary import ChannelSection, PrimarySection, WeightsSection
 from voltier.scenarios.schema_sections import (
     MINUTE_S,
     AttackSection,
@@ -19,13 +20,11 @@ from voltier.scenarios.schema_sections import (
     Generator,
     InputsSection,
     IotSection,
-    PrimarySection,
     RecordingSection,
     ResilienceSection,
     ScoresSection,
     SecondarySection,
     Section,
-    WeightsSection,
     WholesaleSection,
 )
 
@@ -115,7 +114,7 @@ class Scenario(Section):
     @model_validator(mode="after")
     def _periods_divide(self) -> Self:
         wrong = [*_wrong_length(self), *_wrong_periods(self), *_wrong_engine(self), *_wrong_attack(self)]
-        wrong += _wrong_formulation(self)
+        wrong += [*_wrong_formulation(self), *_wrong_transport(self)]
         if wrong:
             # One error of many lines; schema_problems takes it apart into one problem a line.
             raise ValueError("\n".join(f"{field}|{value}|{remedy}" for field, value, remedy in wrong))
@@ -186,6 +185,32 @@ def _wrong_formulation(scenario: Scenario) -> list[tuple[str, object, str]]:
     elif lateral != "true_drop":
         remedy = "leave it out: current_injection has every phase of every line as it is"
         wrong.append(("feeder.lateral_impedance", lateral, remedy))
+    return wrong
+
+
+def _wrong_transport(scenario: Scenario) -> list[tuple[str, object, str]]:
+    primary = scenario.primary
+    if primary.transport == "local":
+        if primary.channel == ChannelSection():
+            return []
+        remedy = "leave it out, or set primary.transport to federated: only mail between federates can be disturbed"
+        return [("primary.channel", "set", remedy)]
+    wrong: list[tuple[str, object, str]] = []
+    if scenario.design == "no_market":
+        wrong.append(("primary.transport", "federated", "leave it out: there is no primary market to clear"))
+    if primary.solver != "nst-pac":
+        remedy = "set it to nst-pac, the solver that federates run, or primary.transport to local"
+        wrong.append(("primary.solver", primary.solver, remedy))
+    if primary.formulation == "current_injection":
+        remedy = (
+            "set it to branch_flow, or primary.transport to local: three-phase areas are no federates yet"
+        )
+        wrong.append(("primary.formulation", primary.formulation, remedy))
+    private = "set it to false: it needs every bid in one place, and areas keep theirs to themselves"
+    if primary.relaxation_bound:
+        wrong.append(("primary.relaxation_bound", True, private))
+    if scenario.resilience.mitigate:
+        wrong.append(("resilience.mitigate", True, private))
     return wrong
 
 

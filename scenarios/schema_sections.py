@@ -11,7 +11,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 Design = Literal["hierarchical", "primary_only", "no_market"]
 Policy = Literal["hold", "relax", "abort"]
-Formulation = Literal["branch_flow", "current_injection"]
 Engine = Literal["opendss", "pandapower-balanced", "pandapower-three-phase"]
 
 MINUTE_S = 60
@@ -153,50 +152,6 @@ class WholesaleSection(Section):
     retail_usd_per_kwh: Annotated[
         Positive, Field(description="flat tariff where there is no market [$/kWh]")
     ] = 0.129
-
-
-# Beyond, one part of the objective drowns the others in rounding.
-Weight = Annotated[float, Field(ge=0.0, le=1e6, allow_inf_nan=False)]
-
-
-class WeightsSection(Section):
-    """What the three-phase market's objective is made of; the ratios to generation count. The defaults: plain cost."""
-
-    disutility: Annotated[Weight, Field(description="weight of leaving the forecasts")] = 1.0
-    generation: Annotated[
-        float, Field(ge=1e-6, le=1e6, allow_inf_nan=False, description="weight of generation and import")
-    ] = 1.0
-    loss: Annotated[Weight, Field(description="weight of losses at primary.loss_usd_per_kwh")] = 1.0
-    voltage_usd_per_pu2h: Annotated[
-        Weight,
-        Field(description="price of each phase node's squared distance to v_target_pu [$/h per pu²]"),
-    ] = 0.0
-    v_target_pu: Annotated[
-        float, Field(ge=0.8, le=1.2, description="voltage aimed at; below 1 saves energy [pu]")
-    ] = 1.0
-
-
-class PrimarySection(Section):
-    """The primary market: the feeder's optimal power flow."""
-
-    formulation: Annotated[
-        Formulation,
-        Field(
-            description="branch_flow: the balanced equivalent of the feeder, one price a bus; "
-            "current_injection: every phase of every bus, a price each"
-        ),
-    ] = "branch_flow"
-    weights: Annotated[
-        WeightsSection, Field(description="the objective's parts, with current_injection only")
-    ] = WeightsSection()
-    period_s: Annotated[PeriodS, Field(description="time between clearings [s]")] = 300
-    loss_usd_per_kwh: Annotated[
-        NotNegative, Field(description="what the objective pays for losses [$/kWh]")
-    ] = 0.1
-    relaxation_bound: Annotated[
-        bool, Field(description="solve the convex relaxation too, and so certify the gap of each clearing")
-    ] = True
-    policy: Annotated[Policy, Field(description="what to do when a clearing fails")] = "relax"
 
 
 class SecondarySection(Section):

@@ -133,14 +133,22 @@ TABLES: Mapping[str, TableSpec] = MappingProxyType(
                 "cost_usd_per_h"
             )
         ),
-        # One row for each primary clearing; solve_s, here as elsewhere, is wall time and so differs from run to run.
+        # One row for each primary clearing; iterations: programs solved, or rounds of a distributed solver; solve_s,
+        # here as elsewhere, is wall time and so differs from run to run.
         "clearings": TableSpec(
             {
                 "market": TEXT, "status": TEXT,
                 **_numbers(
                     "gap", "ac_residual_pu", "kkt_residual", "cost_usd_per_h", "lower_bound_usd_per_h",
-                    "solve_s",
+                    "iterations", "solve_s",
                 ),
+            }
+        ),
+        # One row for each area and clearing of a federated primary market: rounds that the areas took to agree, slots
+        # in which they exchanged packets, what the area sent. Only rounds are the same in every run.
+        "areas": TableSpec(
+            {
+                "area": TEXT, "failure": TEXT, **_numbers("rounds", "slots", "packets", "sent_bytes", "solve_s"),
             }
         ),
         "events": TableSpec({"source": TEXT, "kind": TEXT, "text": TEXT}),

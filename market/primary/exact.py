@@ -97,12 +97,12 @@ class ExactDispatch:
         """Dispatch within all limits if that can be, else with the least priced violation."""
         limits = squared_limits(network)
         start = self._warm if warm else None
-        point = _Search(self, self._strict, network, bids, limits, np.inf).run(start)
+        point = Search(self, self._strict, network, bids, limits, np.inf).run(start)
         if not point.solved:
             if self._elastic is None:
                 self._elastic = TangentProgram(self._first, self._node, elastic=True)
             penalty = PENALTY_FACTOR * price_scale(bids)
-            again = _Search(self, self._elastic, network, bids, limits, penalty).run(None)
+            again = Search(self, self._elastic, network, bids, limits, penalty).run(None)
             again.iterations += point.iterations
             point = again
         # A point priced by penalties would be a poor guess of a market that keeps its limits.
@@ -141,7 +141,7 @@ class ExactDispatch:
         )
 
 
-class _Search:
+class Search:
     """One run of sequential quadratic programming."""
 
     def __init__(
@@ -162,7 +162,7 @@ class _Search:
 
     def run(self, warm: ExactPoint | None) -> ExactPoint:
         """Iterate from the last clearing's point, or from the forecast."""
-        point = self._start(warm)
+        point = self.start(warm)
         if not point.solved:
             return point
         point.solved = False
@@ -190,7 +190,8 @@ class _Search:
                 break
         return self._finish(point)
 
-    def _start(self, warm: ExactPoint | None) -> ExactPoint:
+    def start(self, warm: ExactPoint | None) -> ExactPoint:
+        """Return the power flow of the last clearing's controls, or of the forecast."""
         size, network, bids = self._size, self._network, self._bids
         state = np.zeros((4, size.n_node))
         state[2] = network.v_root_pu**2
@@ -238,9 +239,10 @@ class _Search:
         cost = float(np.sum((0.5 * bids.weight * u + bids.linear) * u))
         cost += bids.import_price * head + 0.5 * bids.import_curvature * head**2
         cost += bids.loss_price * float(self._network.r_pu @ state[3])
-        return cost + self._merit_weight * float(sum(part.sum() for part in self._violations(state)))
+        return cost + self._merit_weight * float(sum(part.sum() for part in self.violations(state)))
 
-    def _violations(self, state: Array) -> tuple[Array, Array]:
+    def violations(self, state: Array) -> tuple[Array, Array]:
+        """Return how far squared voltages and squared currents are beyond their limits [p.u.]."""
         v, current = state[2, 1:], state[3, 1:]
         over = np.maximum(v - self._limits.v_high, 0.0) + np.maximum(self._limits.v_low - v, 0.0)
         return over, np.maximum(current - self._limits.l_high, 0.0)
@@ -260,7 +262,7 @@ class _Search:
         left = stationarity(matrix.indptr, matrix.indices, matrix.data, gradient, y, z)
         fixed = bids.high - bids.low < 1e-9
         left[size.control : size.head][fixed.ravel()] = 0.0
-        over_v, over_l = self._violations(state)
+        over_v, over_l = self.violations(state)
         violation = max(over_v.max(initial=0.0), over_l.max(initial=0.0)) if np.isinf(self._penalty) else 0.0
         scale = max(self._scale, float(np.abs(y[: size.n_node]).max()))
         return Residuals(
@@ -280,12 +282,12 @@ class _Search:
         limited = np.isfinite(limits.l_high)
         products.append(np.maximum(zl[limited], 0.0) * np.maximum(limits.l_high - state[3, 1:], 0.0)[limited])
         if np.isfinite(self._penalty):
-            over_v, over_l = self._violations(state)
+            over_v, over_l = self.violations(state)
             products += [over_v * np.abs(self._penalty - np.abs(zv)), over_l * np.abs(self._penalty - zl)]
         return max(float(part.max(initial=0.0)) for part in products)
 
     def _finish(self, point: ExactPoint) -> ExactPoint:
-        over_v, over_l = self._violations(point.state)
+        over_v, over_l = self.violations(point.state)
         point.v_slack, point.l_slack = float(over_v.max(initial=0.0)), float(over_l.max(initial=0.0))
         point.ac_residual = self._owner.ac_residual(self._network, point.u, point.state)
         point.solved = point.kkt <= KKT_ACCEPTABLE

@@ -10,8 +10,15 @@ from numpy.typing import NDArray
 
 from voltier.grid.feeder import Feeder
 from voltier.grid.network import BalancedNetwork, retap
-from voltier.market.primary.market import PrimaryMarket
-from voltier.market.primary.problem import PrimaryBids, PrimaryClearing, PrimaryPrices, priced_as
+from voltier.market.primary.exact import ExactDispatch
+from voltier.market.primary.market import Dispatcher, PrimaryMarket
+from voltier.market.primary.problem import (
+    PrimaryBids,
+    PrimaryClearing,
+    PrimaryPrices,
+    SetPoints,
+    priced_as,
+)
 from voltier.market.primary.three_phase.shares import PhaseBaseline
 
 Array = NDArray[np.float64]
@@ -59,18 +66,31 @@ class BranchFlow:
     """The balanced equivalent of a feeder, cleared on its exact branch flow.
 
     network : built from the feeder ; smo_bus : (n_smo,) rows of the feeder's bus table
+    dispatcher : as of PrimaryMarket
     """
 
-    def __init__(self, feeder: Feeder, network: BalancedNetwork, smo_bus: Index) -> None:
+    def __init__(
+        self,
+        feeder: Feeder,
+        network: BalancedNetwork,
+        smo_bus: Index,
+        *,
+        dispatcher: Dispatcher = ExactDispatch,
+    ) -> None:
         self._feeder, self._built, self._network = feeder, network, network
         self._smo_bus, self._node = smo_bus, network.node_of_bus[smo_bus]
-        self._market = PrimaryMarket(network, self._node)
+        self._market = PrimaryMarket(network, self._node, dispatcher=dispatcher)
         self._tap: Index | None = None
 
     @property
     def s_base_kva(self) -> float:
         """Three-phase power base [kVA]."""
         return self._built.s_base_kva
+
+    @property
+    def n_node(self) -> int:
+        """Nodes of the network, the source among them."""
+        return len(self._built.parent)
 
     def clear(
         self,
@@ -82,10 +102,17 @@ class BranchFlow:
         bound: bool,
     ) -> PrimaryClearing:
         """Clear at these taps; see PrimaryMarket.clear. Balanced phases have no use for the baseline."""
+        return self._market.clear(bids, prices, network=self._at(tap), bound=bound)
+
+    def judge(self, points: SetPoints, slack_pu: float, *, tap: Index | None) -> PrimaryClearing:
+        """Judge a clearing by others at these taps; see PrimaryMarket.judge."""
+        return self._market.judge(points, slack_pu, network=self._at(tap))
+
+    def _at(self, tap: Index | None) -> BalancedNetwork:
         if tap is not self._tap:
             self._tap = tap
             self._network = self._built if tap is None else retap(self._built, self._feeder, tap)
-        return self._market.clear(bids, prices, network=self._network, bound=bound)
+        return self._network
 
     def v_at_operators(self, clearing: PrimaryClearing) -> Array:
         """Return the voltage magnitude at each operator's bus [p.u.]."""

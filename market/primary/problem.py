@@ -97,6 +97,21 @@ class PrimaryClearing:
     iterations: int
 
 
+@dataclass(frozen=True, slots=True)
+class SetPoints:
+    """What a market that others have cleared makes known: no bid, no cost.
+
+    p_kw, q_kvar, gen_kw : (n,) dispatch of each operator
+    dlmp_node_p_usd_per_kwh, dlmp_node_q_usd_per_kvarh : (n_node,)
+    """
+
+    p_kw: Array
+    q_kvar: Array
+    gen_kw: Array
+    dlmp_node_p_usd_per_kwh: Array
+    dlmp_node_q_usd_per_kvarh: Array
+
+
 def failed_clearing(n_smo: int, n_node: int, note: str, solve_s: float) -> PrimaryClearing:
     """Return a clearing without a dispatch: every quantity is nan, so that nothing can be used by mistake."""
     each, nodal, none = np.full(n_smo, np.nan), np.full(n_node, np.nan), float(np.nan)

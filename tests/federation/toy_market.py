@@ -33,6 +33,7 @@ from voltier.agents.messages import (
     Taps,
 )
 from voltier.agents.operator import Mail, Operator, Outbox, Rows
+from voltier.federates.ports import SOUND, Channel
 from voltier.grid.errors import ClearingAborted
 
 N_SMO = 6
@@ -267,6 +268,10 @@ class ToyCase:
     def open_sink(self, run_dir: Path) -> FileSink:
         """Open the file of rows."""
         return FileSink(run_dir)
+
+    def channel(self) -> Channel:
+        """Let all mail arrive."""
+        return SOUND
 
 
 def case(config: Path) -> ToyCase:

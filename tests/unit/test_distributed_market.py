@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from voltier.grid.errors import InputError
 from voltier.grid.feeder import read_feeder
 from voltier.grid.network import balanced_network
 from voltier.grid.threephase_build import three_phase_network
 from voltier.market.primary.distributed.atoms import per_area, per_node
-from voltier.market.primary.distributed.formulation import Distributed
+from voltier.market.primary.distributed.dispatch import Plan
 from voltier.market.primary.distributed.horizon import HorizonTangents, scaled_storage
 from voltier.market.primary.distributed.options import Options, StoppingRule
 from voltier.market.primary.distributed.successive import solve_successive
@@ -41,12 +40,13 @@ def case(name):
     return feeder, bids
 
 
-def balanced(feeder, v_max=1.1):
-    network = balanced_network(feeder, feeder.regulators.published_tap, v_min_pu=0.9, v_max_pu=v_max)
-    return BranchFlow(feeder, network, feeder.load_buses)
+def balanced(feeder, plan=None):
+    network = balanced_network(feeder, feeder.regulators.published_tap, v_min_pu=0.9, v_max_pu=1.1)
+    how = {} if plan is None else {"dispatcher": plan.branch_flow}
+    return BranchFlow(feeder, network, feeder.load_buses, **how)
 
 
-def phases(feeder, v_min=0.9):
+def phases(feeder, plan=None, v_min=0.9):
     tap = feeder.regulators.published_tap
     network = three_phase_network(feeder, tap, loads=False, v_min_pu=v_min, v_max_pu=1.1)
     rows = feeder.load_buses
@@ -54,7 +54,10 @@ def phases(feeder, v_min=0.9):
     bus, phase, owner = (np.array(column) for column in zip(*place, strict=True))
     share = phase_share(network, bus, phase, owner, len(rows))
     none = sparse.csc_matrix((share.shape[0], 0))
-    return CurrentInjection(feeder, network, rows, share, none, np.zeros(0, dtype=np.int64), SocialWeights())
+    how = {} if plan is None else {"dispatcher": plan.current_injection}
+    return CurrentInjection(
+        feeder, network, rows, share, none, np.zeros(0, dtype=np.int64), SocialWeights(), **how
+    )
 
 
 @pytest.mark.parametrize("make", [balanced, phases])
@@ -62,7 +65,7 @@ def phases(feeder, v_min=0.9):
 def test_atoms_clear_as_the_central_market_does(make, method):
     feeder, bids = case("ieee13")
     central = make(feeder).clear(bids, PRICES, tap=None, bound=False)
-    market = Distributed(make(feeder), method, TIGHT)
+    market = make(feeder, Plan(method, TIGHT))
     clearing = market.clear(bids, PRICES, tap=None, bound=False)
     assert clearing.status == "optimal"
     # The tolerances a reader may ask for: 0.1 %, 1e-3 p.u. of the base, 2 %.
@@ -72,21 +75,21 @@ def test_atoms_clear_as_the_central_market_does(make, method):
     assert np.abs(clearing.dlmp_q_usd_per_kvarh - central.dlmp_q_usd_per_kvarh).max() <= 0.02 * 0.2
     # What is reported is a power flow of the set points, not what the atoms believe.
     assert clearing.ac_residual_pu < 1e-8
-    assert market.last is not None
+    assert market._market.dispatch.last is not None
     assert market.v_at_operators(clearing) == pytest.approx(make(feeder).v_at_operators(central), abs=1e-3)
 
 
 def test_the_prices_are_the_atoms_multipliers_of_their_balances():
     feeder, bids = case("ieee13")
-    market = Distributed(balanced(feeder), "nst-pac", TIGHT)
+    market = balanced(feeder, Plan("nst-pac", TIGHT))
     clearing = market.clear(bids, PRICES, tap=None, bound=False)
     n = len(clearing.dlmp_node_p_usd_per_kwh)
-    assert np.array_equal(clearing.dlmp_node_p_usd_per_kwh, -market.last.duals[:n])
+    assert np.array_equal(clearing.dlmp_node_p_usd_per_kwh, -market._market.dispatch.last.duals[:n])
 
 
 def test_a_warm_clearing_takes_fewer_rounds():
     feeder, bids = case("ieee13")
-    market = Distributed(phases(feeder), "nst-pac", TIGHT, lambda program: per_area(program, 3))
+    market = phases(feeder, Plan("nst-pac", TIGHT, lambda program: per_area(program, 3)))
     first = market.clear(bids, PRICES, tap=None, bound=False)
     names = ("p0_kw", "p_min_kw", "p_max_kw")
     second = market.clear(
@@ -99,9 +102,8 @@ def test_a_warm_clearing_takes_fewer_rounds():
 def test_limits_that_nobody_can_keep_are_a_failure_that_says_why():
     feeder, bids = case("ieee13")
     options = Options(stop=StoppingRule(max_rounds=500))
-    clearing = Distributed(phases(feeder, v_min=1.09), "nst-pac", options).clear(
-        bids, PRICES, tap=None, bound=False
-    )
+    market = phases(feeder, Plan("nst-pac", options), v_min=1.09)
+    clearing = market.clear(bids, PRICES, tap=None, bound=False)
     assert clearing.status == "failed"
     assert "not agreed after 500 rounds" in clearing.note
     assert np.all(np.isnan(clearing.p_kw))
@@ -109,7 +111,7 @@ def test_limits_that_nobody_can_keep_are_a_failure_that_says_why():
 
 def test_atoms_clear_the_baseline_of_each_clearing():
     feeder, bids = case("ieee13")
-    market, central = Distributed(phases(feeder), "nst-pac", TIGHT), phases(feeder)
+    market, central = phases(feeder, Plan("nst-pac", TIGHT)), phases(feeder)
     fed = central._built.bus_node[feeder.load_buses] >= 0
     even, first = fed / fed.sum(axis=1, keepdims=True), np.zeros(fed.shape)
     first[np.arange(len(fed)), fed.argmax(axis=1)] = 1.0
@@ -138,19 +140,20 @@ def test_a_rating_that_binds_binds_the_atoms_too():
     i_max = market._built.branches.i_max_pu.copy()
     i_max[branch] = 0.95 * current
     central = _rated(feeder, i_max).clear(bids, PRICES, tap=None, bound=False)
-    clearing = Distributed(_rated(feeder, i_max), "nst-pac", TIGHT).clear(bids, PRICES, tap=None, bound=False)
+    clearing = _rated(feeder, i_max, Plan("nst-pac", TIGHT)).clear(bids, PRICES, tap=None, bound=False)
     assert clearing.status == central.status == "optimal"
     assert clearing.cost_usd_per_h > free.cost_usd_per_h * (1.0 + 1e-4)
     assert clearing.cost_usd_per_h == pytest.approx(central.cost_usd_per_h, rel=1e-3)
     assert clearing.dlmp_node_p_usd_per_kwh == pytest.approx(central.dlmp_node_p_usd_per_kwh, rel=0.02)
 
 
-def _rated(feeder, i_max):
+def _rated(feeder, i_max, plan=None):
     made = phases(feeder)
+    how = {} if plan is None else {"dispatcher": plan.current_injection}
     network = replace(made._built, branches=replace(made._built.branches, i_max_pu=i_max))
     return CurrentInjection(
         feeder, network, feeder.load_buses, made._load_share, sparse.csc_matrix((len(network.node_bus), 0)),
-        np.zeros(0, dtype=np.int64), SocialWeights(),
+        np.zeros(0, dtype=np.int64), SocialWeights(), **how,
     )  # fmt: skip
 
 
@@ -164,11 +167,6 @@ def _trunk_current(formulation, clearing):
     )
     most = int(np.argmax(wire))
     return int(branch[most]), float(wire[most])
-
-
-def test_only_known_formulations_are_taken():
-    with pytest.raises(InputError, match="formulation"):
-        Distributed(object(), "pac")
 
 
 def test_a_horizon_with_storage_costs_what_it_costs_centrally():

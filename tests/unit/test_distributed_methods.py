@@ -60,7 +60,7 @@ def balanced_case(name):
     node, bids = network.node_of_bus[rows], bids_of(p)
     market = PrimaryMarket(network, node)
     assert market.clear(bids, PRICES, bound=False).status == "optimal"
-    last = market._exact._warm
+    last = market.dispatch._warm
     tangent = BranchFlowTangent(network, node)
     point = BranchFlowPoint(last.state, last.y[tangent.size.current :])
     program = tangent.at(network, scale_bids(bids, PRICES, network.s_base_kva), point)
@@ -81,7 +81,7 @@ def phase_case(name):
     p = 0.8 * (full.loads.s_power + full.loads.s_current + full.loads.s_impedance).real * full.s_phase_kva
     market, bids = ThreePhaseMarket(network, share), bids_of(p)
     assert market.clear(bids, PRICES, bound=False).status == "optimal"
-    last = market._exact._warm
+    last = market.dispatch._warm
     tangent = CurrentTangent(network, share)
     point = tangent.point(last.v, 0.1)
     program = tangent.at(network, scale_problem(bids, PRICES, SocialWeights(), network.s_phase_kva), point)

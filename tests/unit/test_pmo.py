@@ -14,7 +14,8 @@ from voltier.agents.messages import (
     Taps,
 )
 from voltier.agents.operator import Mail
-from voltier.agents.pmo import PrimaryOperator, PrimaryRules
+from voltier.agents.pmo import PrimaryOperator
+from voltier.agents.primary_rules import PrimaryRules
 from voltier.grid.errors import ClearingAborted, FederationError
 from voltier.grid.feeder import read_feeder
 from voltier.grid.network import balanced_network

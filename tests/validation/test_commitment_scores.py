@@ -8,7 +8,7 @@ from scipy.stats import spearmanr
 
 from voltier.agents.population import UNRELIABLE
 from voltier.federates.session import run_scenario
-from voltier.scenarios.build import _case
+from voltier.scenarios.built_case import built_case
 from voltier.scenarios.panels import read_block
 from voltier.scenarios.schema import load_scenario
 
@@ -20,7 +20,7 @@ def test_commitment_scores_rank_agents_by_their_reliability(tmp_path):
     )
     path = run_scenario(scenario, tmp_path / "run", transport="none")
     secondary = read_block(path, "secondary")
-    reliability = -_case(scenario).population.sma_reliability
+    reliability = -built_case(scenario).population.sma_reliability
     last = secondary["cs"][-1]
     assert np.ptp(last) > 0.1
     assert spearmanr(last, reliability).statistic >= 0.8

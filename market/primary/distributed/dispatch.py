@@ -41,26 +41,44 @@ LIMIT_FACTOR = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a market is cleared by atoms. profile : makes the decomposition of a program."""
+    """How a market is cleared by atoms; its methods are dispatchers of the markets.
+
+    method, options : of the atoms ; profile : makes the decomposition of a program. Everything but the dispatch and its
+    prices, which are the atoms' own multipliers, stays the market's. Clearings that the atoms do not agree on have
+    status "failed" and say so.
+    """
 
     method: MethodName
     options: Options
     profile: Callable[[ConvexProgram], Profile] = per_node
 
+    def branch_flow(self, network: BalancedNetwork, node: Index) -> BranchFlowDispatch:
+        """Return the dispatch of a balanced market."""
+        return BranchFlowDispatch(network, node, self)
+
+    def current_injection(self, network: ThreePhaseNetwork, share: sparse.csc_matrix) -> CurrentDispatch:
+        """Return the dispatch of a three-phase market."""
+        return CurrentDispatch(network, share, self)
+
 
 @dataclass(frozen=True, slots=True)
-class _BranchFlowFamily:
+class BranchFlowFamily:
+    """The balanced market's programs, tangent at one point after the other."""
+
     tangent: BranchFlowTangent
     network: BalancedNetwork
     bids: ScaledBids
 
     def at(self, point: BranchFlowPoint) -> ConvexProgram:
+        """Return the program tangent at a point."""
         return self.tangent.at(self.network, self.bids, point)
 
     def moved(self, point: BranchFlowPoint, x: Array, y: Array) -> BranchFlowPoint:
+        """Return the point that a solution describes."""
         return self.tangent.point(self.network, x, y)
 
     def bend(self, point: BranchFlowPoint, x: Array) -> float:
+        """Return what linearising has left at x [p.u.]."""
         return self.tangent.bend(self.network, x)
 
 
@@ -76,11 +94,11 @@ class BranchFlowDispatch(exact.ExactDispatch):
 
     def solve(self, network: BalancedNetwork, bids: ScaledBids, *, warm: bool = True) -> ExactPoint:
         """Dispatch within all limits to the accuracy of the stopping rule; limits that none keeps are not solved."""
-        family = _BranchFlowFamily(self._tangent, network, bids)
+        family = BranchFlowFamily(self._tangent, network, bids)
         kept = self._kept if warm else None
         if kept is None:
             # What the meters show before anyone has moved.
-            first = exact._Search(self, self._strict, network, bids, squared_limits(network), np.inf)._start(
+            first = exact.Search(self, self._strict, network, bids, squared_limits(network), np.inf).start(
                 None
             )
             u, state = first.u, first.state
@@ -112,10 +130,10 @@ class BranchFlowDispatch(exact.ExactDispatch):
         if sweeps < 0:
             note = "the atoms' dispatch has no power flow"
             return ExactPoint(u, guess, y, z, np.inf, np.inf, 0.0, 0.0, found.rounds, False, note)
-        search = exact._Search(self, self._strict, network, bids, squared_limits(network), np.inf)
+        search = exact.Search(self, self._strict, network, bids, squared_limits(network), np.inf)
         kkt = search.residuals(u, state, y, z).worst
         slack = LIMIT_FACTOR * self._plan.options.stop.primal_pu
-        over_v, over_l = (float(part.max(initial=0.0)) for part in search._violations(state))
+        over_v, over_l = (float(part.max(initial=0.0)) for part in search.violations(state))
         return ExactPoint(
             u, state, y, z, kkt, self.ac_residual(network, u, state), _beyond(over_v, slack), _beyond(over_l, slack),
             found.rounds, True, _account(found),

@@ -21,7 +21,8 @@ from voltier.market.primary.three_phase.bundled import (
     support_payment,
     support_worth,
 )
-from voltier.market.primary.three_phase.market import ThreePhaseMarket
+from voltier.market.primary.three_phase.exact import ExactDispatch
+from voltier.market.primary.three_phase.market import Dispatcher, ThreePhaseMarket
 from voltier.market.primary.three_phase.price_parts import price_parts
 from voltier.market.primary.three_phase.problem import SocialWeights, ThreePhaseClearing, scale_problem
 from voltier.market.primary.three_phase.shares import PhaseBaseline, with_baseline
@@ -80,6 +81,7 @@ class CurrentInjection:
     table ; load_share : (n_node, n_smo) of the net loads ; gen_share : (n_node, n_gen) of the generators, which
     belong to the SMOs gen_smo (n_gen,)
     weights : of the objective's parts; it is divided by generation's, and so is the cost that clearings state
+    dispatcher : as of ThreePhaseMarket
 
     Net loads are on the phases that their bids say, and moves away from them on those of load_share. A generator
     feeds the phases of its bus evenly, whatever phases the SMO's houses are on: in the market it is an operator of
@@ -95,6 +97,8 @@ class CurrentInjection:
         gen_share: sparse.csc_matrix,
         gen_smo: Index,
         weights: SocialWeights,
+        *,
+        dispatcher: Dispatcher = ExactDispatch,
     ) -> None:
         self._feeder, self._built, self._network = feeder, network, network
         self._smo_bus = smo_bus
@@ -103,7 +107,9 @@ class CurrentInjection:
         self._place = _places(network, smo_bus, load_share)
         nothing = np.zeros(load_share.shape[1])
         empty = with_baseline(network, smo_bus, load_share, (nothing, nothing), None)
-        self._market = ThreePhaseMarket(empty, self._share, lower_bound=self._lower_bound)
+        self._market = ThreePhaseMarket(
+            empty, self._share, lower_bound=self._lower_bound, dispatcher=dispatcher
+        )
         self._bounds: tuple[ThreePhaseNetwork, BoundSolver] | None = None
         self._tap: Index | None = None
         bus, self._phase = np.nonzero(feeder.has_phase)

@@ -32,6 +32,9 @@ Array = NDArray[np.float64]
 Bound = Callable[[ThreePhaseNetwork, PrimaryBids, PrimaryPrices, SocialWeights, ThreePhaseClearing], float]
 """A certified lower bound of the objective [$/h], given the problem and the AC-exact clearing."""
 
+Dispatcher = Callable[[ThreePhaseNetwork, sparse.csc_matrix], ExactDispatch]
+"""Makes what dispatches one network structure with operators spread like this."""
+
 DEFAULT_WEIGHTS = SocialWeights()
 
 
@@ -39,16 +42,21 @@ class ThreePhaseMarket:
     """Clears one network structure again and again; bids, prices, taps, limits and weights may change.
 
     network : the phase nodes; share : (n_node, n_smo) sparse, how each operator's injection is spread over phase
-    nodes, columns sum to 1. lower_bound : called when a clearing asks for a bound. Raises InputError for shares
-    that are no distribution.
+    nodes, columns sum to 1. lower_bound : called when a clearing asks for a bound; dispatcher : makes the dispatch, by
+    one program unless it is told otherwise. Raises InputError for shares that are no distribution.
     """
 
     def __init__(
-        self, network: ThreePhaseNetwork, share: sparse.spmatrix, *, lower_bound: Bound | None = None
+        self,
+        network: ThreePhaseNetwork,
+        share: sparse.spmatrix,
+        *,
+        lower_bound: Bound | None = None,
+        dispatcher: Dispatcher = ExactDispatch,
     ) -> None:
         self._network, self._share = network, check_share(network, share)
         self._lower_bound = lower_bound
-        self._exact = ExactDispatch(network, self._share)
+        self.dispatch = dispatcher(network, self._share)
 
     def clear(
         self,
@@ -75,10 +83,10 @@ class ThreePhaseMarket:
             wrong = f"{len(bids.p0_kw)} bids for {self._share.shape[1]} operators"
         if wrong:
             return self._failed(weights, wrong, began)
-        outcome = self._exact.solve(network, problem, warm=warm)
+        outcome = self.dispatch.solve(network, problem, warm=warm)
         if not outcome.solved or outcome.point is None:
             return self._failed(weights, outcome.note, began)
-        exact = self._exact
+        exact = self.dispatch
         clearing = clearing_at(self._share, exact.points, exact.net, outcome, outcome.point)
         clearing = replace(clearing, weights=weights, solve_s=perf_counter() - began)
         # With limits given up, the bound of the problem with limits says nothing of this cost.
@@ -100,7 +108,7 @@ class ThreePhaseMarket:
             q_phase_kvar=phase,
             load_kw=plain.loss_kw,
             v_price_usd_per_puh=nodal,
-            i_price_usd_per_puh=np.full(len(self._exact.net.i_max), np.nan),
+            i_price_usd_per_puh=np.full(len(self.dispatch.net.i_max), np.nan),
             weights=weights,
         )
 
