@@ -123,5 +123,9 @@ class Admm:
             count,
         )  # fmt: skip
 
+    def held(self) -> tuple[Array, Array, Array]:
+        """Return a start for another program."""
+        return self.a.copy(), self.eta.copy(), self.nu
+
     def restart(self) -> None:
         """Do nothing: there is no momentum."""

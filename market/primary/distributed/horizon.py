@@ -95,7 +95,12 @@ class HorizonTangents:
 
     def bend(self, point: Sequence[CurrentPoint], x: Array) -> float:
         """Return the largest power that linearising has left [p.u.]."""
-        return max(self._tangent.bend(one, part) for one, part in zip(point, self.split(x), strict=True))
+        return float(self.bends(point, x).max())
+
+    def bends(self, point: Sequence[CurrentPoint], x: Array) -> Array:
+        """Return the largest power that linearising has left at each place, (n_place,) [p.u.]."""
+        every = [self._tangent.bends(one, part) for one, part in zip(point, self.split(x), strict=True)]
+        return np.asarray(np.max(every, axis=0))
 
 
 def _tied(program: ConvexProgram, tangent: CurrentTangent, storage: Storage) -> ConvexProgram:

@@ -129,10 +129,14 @@ class Pac:
         )  # fmt: skip
         self._round += count
 
+    def held(self) -> tuple[Array, Array, Array]:
+        """Return a start for another program: what the atoms have last told each other, and their own multipliers."""
+        return self.a.copy(), self.eta.copy(), self.nu_hat.copy()
+
     def restart(self) -> None:
-        """Forget the momentum."""
+        """Go on without momentum, from what the atoms have told each other."""
         self._eta_hat[:] = self.eta
-        self.nu_hat[:] = self.nu
+        self.nu[:] = self.nu_hat
 
 
 def _steps(both: sparse.csr_matrix, options: Options, stiffness: Array, m: int) -> tuple[Array, Array, float]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from voltier.market.primary.distributed.admm import Admm
 from voltier.market.primary.distributed.anderson import Anderson
 from voltier.market.primary.distributed.atoms import Atoms, Profile, atomise
+from voltier.market.primary.distributed.judge import Judge, Look
 from voltier.market.primary.distributed.local import LocalProblem, local_problem
 from voltier.market.primary.distributed.nst_pac import NstPac
 from voltier.market.primary.distributed.options import MethodName, Options, check_options
@@ -42,6 +43,9 @@ class Method(Protocol):
 
     def advance(self, count: int) -> None:
         """Advance by count rounds."""
+
+    def held(self) -> tuple[Array, Array, Array]:
+        """Return local unknowns, η and ν from which to begin at another program."""
 
     def restart(self) -> None:
         """Forget the momentum."""
@@ -78,10 +82,13 @@ class Certificate:
 
 @dataclass(frozen=True, slots=True)
 class Warm:
-    """Where a solve ended, as a start for a program of the same structure: local unknowns and multipliers."""
+    """Where a solve ended, as a start for a program of the same structure.
+
+    a : (L,) local unknowns ; duals : (m,) of the program's rows ; nu : (c,) of the rows of B
+    """
 
     a: Array
-    eta: Array
+    duals: Array
     nu: Array
 
 
@@ -152,38 +159,41 @@ class DistributedSolver:
         if warm is None:
             worker.begin(atoms.spread(x), np.zeros(len(atoms.rhs)), np.zeros(atoms.n_copy))
         else:
-            worker.begin(warm.a, warm.eta, warm.nu)
+            worker.begin(warm.a, local.local_duals(warm.duals), warm.nu)
         rounds, history, converged = self._run(worker, program, local)
         x = np.clip(atoms.gathered(worker.a), program.low, program.high)
         duals = local.row_duals(worker.eta)
         certificate = certify(program, atoms, worker.a, duals, central_cost, converged=converged)
-        warm = Warm(worker.a.copy(), worker.eta.copy(), worker.nu.copy())
+        a, _, nu = worker.held()
+        warm = Warm(a, duals, nu)
         return DistributedSolution(x, duals, rounds, history, certificate, warm)
 
     def _run(self, worker: Method, program: ConvexProgram, local: LocalProblem) -> tuple[int, History, bool]:
         stop, atoms, book = self._options.stop, local.atoms, _Book()
         faster = Anderson(worker, self._options.anderson) if self._options.anderson else None
-        before, best, rounds, converged = np.concatenate([worker.eta, worker.nu]), np.inf, 0, False
-        while rounds < stop.max_rounds and not converged:
+        before, rounds, judge = np.concatenate([worker.eta, worker.nu]), 0, Judge(self._options)
+        while rounds < stop.max_rounds:
             count = min(stop.look_every, stop.max_rounds - rounds)
             (worker if faster is None else faster).advance(count)
             rounds += count
             duals = np.concatenate([worker.eta, worker.nu])
-            largest = float(np.abs(duals).max(initial=0.0))
-            change = float(np.abs(duals - before).max(initial=0.0)) / max(largest, 1e-12)
-            tie = float(np.abs(worker.a[atoms.copy] - worker.a[atoms.own]).max(initial=0.0))
-            row = float((np.abs(local.matrix @ worker.a - local.rows.rhs) * local.norm).max(initial=0.0))
+            look = Look(
+                consensus_pu=float(np.abs(worker.a[atoms.copy] - worker.a[atoms.own]).max(initial=0.0)),
+                rows_pu=float(
+                    (np.abs(local.matrix @ worker.a - local.rows.rhs) * local.norm).max(initial=0.0)
+                ),
+                dual_step=float(np.abs(duals - before).max(initial=0.0)),
+                dual_size=float(np.abs(duals).max(initial=0.0)),
+            )
             cost = program.cost(atoms.gathered(worker.a))
-            book.rows.append((rounds, tie, row, change, cost))
-            worst = max(tie, row)
-            converged = worst <= stop.primal_pu and change <= stop.dual_change
-            if not np.isfinite(worst):
-                break
-            if worst > self._options.restart_growth * best:
+            book.rows.append((rounds, look.consensus_pu, look.rows_pu, look.dual_change, cost))
+            verdict = judge.verdict(look)
+            if verdict in ("agreed", "broken"):
+                return rounds, book.history(), verdict == "agreed"
+            if verdict == "restart":
                 worker.restart()
-                best = worst
-            best, before = min(best, worst), duals
-        return rounds, book.history(), converged
+            before = duals
+        return rounds, book.history(), False
 
 
 def build_method(name: MethodName, local: LocalProblem, options: Options, stiffness: Array) -> Method:

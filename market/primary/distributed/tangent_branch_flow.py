@@ -114,8 +114,20 @@ class BranchFlowTangent:
         return BranchFlowPoint(state, y[self.size.current :])
 
     def bend(self, network: BalancedNetwork, x: Array) -> float:
-        """Return the largest |z (l - (P² + Q²)/w)| of unknowns, the power that linearising has left over [p.u.]."""
+        """Return the largest power that linearising has left over [p.u.]."""
+        return float(self.bends(network, x).max())
+
+    def bends(self, network: BalancedNetwork, x: Array) -> Array:
+        """Return |z (l - (P² + Q²)/w)| of each node's branch, (n_node,): the power that linearising has left [p.u.]."""
         m = self._m
-        exact = self.point(network, x, np.zeros(self.size.n_row)).state[3, 1:]
-        size = np.hypot(network.r_pu[1:], network.x_pu[1:])
-        return float((size * np.abs(x[3 * m : 4 * m] - exact)).max())
+        exact = self.point(network, x, np.zeros(self.size.n_row)).state[3]
+        size = np.hypot(network.r_pu, network.x_pu)
+        return np.asarray(size * np.abs(np.append(0.0, x[3 * m : 4 * m]) - exact))
+
+    def flat_point(self, network: BalancedNetwork) -> BranchFlowPoint:
+        """Return the point that needs no bid to be known: no flow, voltages of the source and the ratios."""
+        state = np.zeros((4, self.size.n_node))
+        state[2, 0] = network.v_root_pu**2
+        for k in range(1, self.size.n_node):
+            state[2, k] = network.ratio[k] ** 2 * state[2, self._parent[k]]
+        return BranchFlowPoint(state, np.zeros(self._m))

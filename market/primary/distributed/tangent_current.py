@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from voltier.grid.errors import InputError, Problem
 from voltier.grid.flow.derivative import N_SOURCE, balance_of, power_derivative, rebalanced
 from voltier.grid.flow.nodal import load_current
 from voltier.grid.threephase import ThreePhaseNetwork
@@ -225,9 +226,31 @@ class CurrentTangent:
 
     def bend(self, point: CurrentPoint, x: Array) -> float:
         """Return the largest power v conj(i) that linearising at a point has left over at x [p.u.]."""
+        return float(self.bends(point, x).max())
+
+    def bends(self, point: CurrentPoint, x: Array) -> Array:
+        """Return the largest |v conj(i)| that linearising has left over at x at each place, (n_place,) [p.u.]."""
         new = self.moved(point, x, 0.0)
         off = (new.v - point.v) * np.conj(self._drawn(new) - self._drawn(point))
-        return float(np.abs(off[N_SOURCE:]).max())
+        out = np.zeros(int(max(self._column_place.max(), self._row_place.max(), self._edge.max())) + 1)
+        np.maximum.at(out, self._column_place[: self.layout.n_free], np.abs(off[N_SOURCE:]))
+        return out
+
+    def flat_point(self, network: ThreePhaseNetwork, price_usd_per_kwh: float) -> CurrentPoint:
+        """Return the point that needs no bid to be known: the voltages of the network without loads.
+
+        Raises InputError where something is not connected to the source.
+        """
+        v = np.empty(network.y.shape[0], dtype=np.complex128)
+        v[:N_SOURCE] = network.v_source_pu
+        y = sparse.csc_matrix(network.y)
+        try:
+            within = sparse.linalg.splu(y[N_SOURCE:, N_SOURCE:])
+        except RuntimeError as error:
+            remedy = "every node connected to the source"
+            raise InputError([Problem("network", "y", "singular", remedy)]) from error
+        v[N_SOURCE:] = within.solve(-(y[N_SOURCE:, :N_SOURCE] @ v[:N_SOURCE]))
+        return self.point(v, price_usd_per_kwh)
 
     def prices(self, problem: ScaledProblem, y: Array) -> Complex:
         """Return the P + jQ multipliers of all phase nodes' balances, (n,) [$/kWh], from those of the rows.
@@ -301,7 +324,7 @@ class CurrentTangent:
         free = sparse.diags(frame).tocsr()[:, N_SOURCE:]
         along = by_v @ free + by_vc @ free.conj()
         across = 1j * (by_v @ free - by_vc @ free.conj())
-        power = sparse.csr_matrix(sparse.hstack([along, across, by_ic, -1j * by_ic]))
+        power = _with_diagonals(sparse.hstack([along, across, by_ic, -1j * by_ic]), f)
         at = np.concatenate([np.abs(v[N_SOURCE:]), np.zeros(f), point.i.real, point.i.imag])
         base = v * np.conj(drawn) + load - power @ at
         s = self._share
@@ -364,6 +387,13 @@ class CurrentTangent:
 def _wide(matrix: sparse.spmatrix, width: int) -> sparse.csr_matrix:
     coo = sparse.coo_matrix(matrix)
     return sparse.csr_matrix((coo.data, (coo.row, coo.col)), shape=(coo.shape[0], width))
+
+
+def _with_diagonals(power: sparse.spmatrix, f: int) -> sparse.csr_matrix:
+    """Return power with entries, zero or not, of every free node's own voltage: where no current flows they vanish."""
+    coo, k = sparse.coo_matrix(power), np.arange(f)
+    row, column = np.concatenate([coo.row, N_SOURCE + k, N_SOURCE + k]), np.concatenate([coo.col, k, f + k])
+    return sparse.csr_matrix((np.append(coo.data, np.zeros(2 * f)), (row, column)), shape=coo.shape)
 
 
 def _bus_below(graph: nx.Graph, source: int, n_bus: int) -> Array:

@@ -1,0 +1,82 @@
+"""The markets of one clearing as families of tangent programs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voltier.grid.network import BalancedNetwork
+from voltier.grid.threephase import ThreePhaseNetwork
+from voltier.market.primary.distributed.program import ConvexProgram
+from voltier.market.primary.distributed.tangent_branch_flow import BranchFlowPoint, BranchFlowTangent
+from voltier.market.primary.distributed.tangent_current import CurrentPoint, CurrentTangent
+from voltier.market.primary.problem import ScaledBids
+from voltier.market.primary.three_phase.problem import ScaledProblem
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class BranchFlowFamily:
+    """The balanced market of one clearing."""
+
+    tangent: BranchFlowTangent
+    network: BalancedNetwork
+    bids: ScaledBids
+
+    def at(self, point: BranchFlowPoint) -> ConvexProgram:
+        """Return the program tangent at a point."""
+        return self.tangent.at(self.network, self.bids, point)
+
+    def moved(self, point: BranchFlowPoint, x: Array, y: Array) -> BranchFlowPoint:
+        """Return the point that a solution describes."""
+        return self.tangent.point(self.network, x, y)
+
+    def bends(self, point: BranchFlowPoint, x: Array) -> Array:
+        """Return what linearising has left at each node, (n_node,) [p.u.]."""
+        return self.tangent.bends(self.network, x)
+
+    def bend(self, point: BranchFlowPoint, x: Array) -> float:
+        """Return the largest of it."""
+        return float(self.bends(point, x).max())
+
+    def flat(self) -> tuple[BranchFlowPoint, Array]:
+        """Return a start of which others need to know nothing: no flow, and what the own operators forecast."""
+        point = self.tangent.flat_point(self.network)
+        return point, self.tangent.start(point, np.clip(self.bids.start, self.bids.low, self.bids.high))
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentFamily:
+    """The three-phase market of one clearing. Losses bend by the import's price, which everybody knows.
+
+    The bend speeds the steps from point to point and vanishes where they end, so any price leads to the same optimum.
+    """
+
+    tangent: CurrentTangent
+    network: ThreePhaseNetwork
+    problem: ScaledProblem
+
+    def at(self, point: CurrentPoint) -> ConvexProgram:
+        """Return the program tangent at a point."""
+        return self.tangent.at(self.network, self.problem, point)
+
+    def moved(self, point: CurrentPoint, x: Array, y: Array) -> CurrentPoint:
+        """Return the point that a solution describes."""
+        return self.tangent.moved(point, x, point.price_usd_per_kwh)
+
+    def bends(self, point: CurrentPoint, x: Array) -> Array:
+        """Return what linearising has left at each bus, (n_bus,) [p.u.]."""
+        return self.tangent.bends(point, x)
+
+    def bend(self, point: CurrentPoint, x: Array) -> float:
+        """Return the largest of it."""
+        return float(self.bends(point, x).max())
+
+    def flat(self) -> tuple[CurrentPoint, Array]:
+        """Return a start of which others need to know nothing: no load, and what the own operators forecast."""
+        bids = self.problem.bids
+        point = self.tangent.flat_point(self.network, max(bids.import_price, 0.0))
+        return point, self.tangent.start(point, np.clip(bids.start, bids.low, bids.high), 0.0)
