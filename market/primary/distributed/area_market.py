@@ -17,14 +17,18 @@ from voltier.grid.feeder import Feeder
 from voltier.grid.network import BalancedNetwork, retap
 from voltier.market.primary.distributed.area import AreaSolver, AreaWarm
 from voltier.market.primary.distributed.atoms import Profile, per_area
-from voltier.market.primary.distributed.dispatch import BranchFlowFamily
-from voltier.market.primary.distributed.exchange import Packet
+from voltier.market.primary.distributed.exchange import Packet, Transport
+from voltier.market.primary.distributed.families import BranchFlowFamily
 from voltier.market.primary.distributed.options import MethodName, Options
 from voltier.market.primary.distributed.tangent_branch_flow import BranchFlowPoint, BranchFlowTangent
 from voltier.market.primary.problem import PrimaryBids, PrimaryPrices, SetPoints, box_problems, scale_bids
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
+
+
+# Slots in which areas that have not agreed give up; a clearing takes some hundreds, more on a bad channel.
+SLOT_LIMIT = 30_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,7 @@ def divide(network: BalancedNetwork, smo_bus: Index, n_area: int) -> Areas:
     node = np.asarray(network.node_of_bus[smo_bus], dtype=np.int64)
     tangent = BranchFlowTangent(network, node)
     program = tangent.at(
-        network, scale_bids(_nobody(len(node)), _NO_PRICES, network.s_base_kva), _flat(network)
+        network, scale_bids(_nobody(len(node)), _NO_PRICES, network.s_base_kva), tangent.flat_point(network)
     )
     of_node = per_area(program, n_area).atom_of_place
     return Areas(int(of_node.max()) + 1, of_node, of_node[node])
@@ -105,11 +109,10 @@ class AreaMarket:
         self._wrong, self._solver = box_problems(scaled), None
         if not self._wrong:
             family = BranchFlowFamily(self._tangent, self._network, scaled)
-            point = _flat(self._network)
-            x = self._tangent.start(point, np.zeros((3, self._n_smo)))
+            point, x = family.flat()
             self._solver = AreaSolver(
                 family, point, x, self._areas.profile, self.area, self._options, method=self._method,
-                warm=self._warm,
+                transport=Transport(slot_limit=SLOT_LIMIT), warm=self._warm,
             )  # fmt: skip
         self._busy_s = perf_counter() - began
 
@@ -157,12 +160,3 @@ def _nobody(n: int) -> PrimaryBids:
     for name in ("beta_p_usd_per_kw2h", "beta_q_usd_per_kvar2h", "alpha_usd_per_kw2h"):
         values[name] += 1.0
     return PrimaryBids(**values)
-
-
-def _flat(network: BalancedNetwork) -> BranchFlowPoint:
-    """Return the point without flow, which everybody knows; see BranchFlowTangent."""
-    state = np.zeros((4, len(network.parent)))
-    state[2] = network.v_root_pu**2
-    for k in range(1, len(network.parent)):
-        state[2, k] = network.ratio[k] ** 2 * state[2, network.parent[k]]
-    return BranchFlowPoint(state, np.zeros(len(network.parent) - 1))

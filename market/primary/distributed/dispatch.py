@@ -17,6 +17,7 @@ from voltier.grid.network import BalancedNetwork
 from voltier.grid.threephase import ThreePhaseNetwork
 from voltier.market.primary import exact
 from voltier.market.primary.distributed.atoms import Profile, per_node
+from voltier.market.primary.distributed.families import BranchFlowFamily
 from voltier.market.primary.distributed.options import MethodName, Options
 from voltier.market.primary.distributed.program import ConvexProgram
 from voltier.market.primary.distributed.solve import DistributedSolution
@@ -59,27 +60,6 @@ class Plan:
     def current_injection(self, network: ThreePhaseNetwork, share: sparse.csc_matrix) -> CurrentDispatch:
         """Return the dispatch of a three-phase market."""
         return CurrentDispatch(network, share, self)
-
-
-@dataclass(frozen=True, slots=True)
-class BranchFlowFamily:
-    """The balanced market's programs, tangent at one point after the other."""
-
-    tangent: BranchFlowTangent
-    network: BalancedNetwork
-    bids: ScaledBids
-
-    def at(self, point: BranchFlowPoint) -> ConvexProgram:
-        """Return the program tangent at a point."""
-        return self.tangent.at(self.network, self.bids, point)
-
-    def moved(self, point: BranchFlowPoint, x: Array, y: Array) -> BranchFlowPoint:
-        """Return the point that a solution describes."""
-        return self.tangent.point(self.network, x, y)
-
-    def bend(self, point: BranchFlowPoint, x: Array) -> float:
-        """Return what linearising has left at x [p.u.]."""
-        return self.tangent.bend(self.network, x)
 
 
 class BranchFlowDispatch(exact.ExactDispatch):
