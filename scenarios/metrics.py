@@ -62,6 +62,7 @@ def compute_kpis(run_dir: Path, scenario: Scenario) -> Kpis:
     kpis |= _scores(blocks["secondary"])
     kpis |= _settlement(blocks["settlement"])
     kpis |= _clearings(run_dir)
+    kpis |= _areas(run_dir)
     kpis |= _lower_clearings(blocks["secondary_clearings"], blocks["consumer_clearings"])
     kpis |= _events(run_dir)
     kpis |= attack_kpis(run_dir, scenario, blocks)
@@ -188,6 +189,24 @@ def _clearings(run_dir: Path) -> Kpis:
     for name in sorted(set(market)):
         kpis[f"clearings.{name}_median_solve_ms"] = float(np.median(solve_s[market == name]) * 1e3)
     return kpis
+
+
+def _areas(run_dir: Path) -> Kpis:
+    """What the areas of a federated primary market took to agree, and sent to do so."""
+    if "areas" not in table_names(run_dir):
+        return {}
+    table = read_table(run_dir, "areas")
+    clearings = max(len(np.unique(table["t_s"].to_numpy())), 1)
+    rounds, slots, sent = (table[name].to_numpy() for name in ("rounds", "slots", "sent_bytes"))
+    if not len(rounds):
+        return {}
+    return {
+        "areas.count": len(set(table["area"].to_pylist())),
+        "areas.median_rounds": float(np.median(rounds)),
+        "areas.max_rounds": int(rounds.max()),
+        "areas.median_slots": float(np.median(slots)),
+        "areas.sent_per_clearing_kb": float(sent.sum()) / clearings / 1e3,
+    }
 
 
 def _lower_clearings(secondary: Block | None, consumer: Block | None) -> Kpis:

@@ -25,6 +25,7 @@ UNITS = {
     "min": "min",
     "h": "h",
     "gb": "GB",
+    "kb": "kB",
     "mb": "MB",
     "mib": "MiB",
     "percent": "%",

@@ -127,8 +127,10 @@ def _figure(thin: Panel, values: dict[str, Array]) -> go.Figure:
 
 
 def _finding(thin: Panel, meter: Array | None) -> str:
-    moved = float(np.nanmean(np.abs(thin["p_kw"] - thin["p0_kw"]))) if "p0_kw" in thin else 0.0
-    text = f"The market moves a node by {number(moved)} kW from its baseline on average"
+    text = "What nodes offered is known to their areas only"
+    if "p0_kw" in thin and np.isfinite(thin["p0_kw"]).any():
+        moved = float(np.nanmean(np.abs(thin["p_kw"] - thin["p0_kw"])))
+        text = f"The market moves a node by {number(moved)} kW from its baseline on average"
     if meter is not None and np.isfinite(meter).any():
         miss = float(np.nanmean(np.abs(meter - thin["p_kw"])))
         text += f"; meters follow the schedule to within {number(miss)} kW"

@@ -11,6 +11,7 @@ from string import Template
 from plotly.offline import get_plotlyjs
 
 from voltier.scenarios.report import (
+    areas,
     attack,
     clearings,
     devices,
@@ -45,6 +46,7 @@ SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     fleet.section,
     scores.section,
     clearings.section,
+    areas.section,
     settlement.section,
     events.section,
     manifest.section,
