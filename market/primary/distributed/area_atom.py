@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, Literal, TypeVar
+from typing import Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from voltier.market.primary.distributed.local import local_problem
 from voltier.market.primary.distributed.nst_pac import Foreign, NstPac, Snapshot
 from voltier.market.primary.distributed.options import Options
 from voltier.market.primary.distributed.part import Link, Part, cut
+from voltier.market.primary.distributed.program import ConvexProgram
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -20,17 +21,38 @@ Mask = NDArray[np.bool_]
 Point = TypeVar("Point")
 
 
+class LocalTangents(Protocol[Point]):
+    """Tangent programs of which an area reads its own places' entries only."""
+
+    def at(self, point: Point) -> ConvexProgram:
+        """Return the program tangent at a point; its structure is known to all."""
+
+    def moved(self, point: Point, x: Array, y: Array) -> Point:
+        """Return the point that a solution describes; y is zero for rows of other areas."""
+
+    def bends(self, point: Point, x: Array) -> Array:
+        """Return what linearising has left at x at each place, (n_place,) [p.u.]."""
+
+
 class AreaAtom(Generic[Point]):
     """An area at a point; x : (n,) what it believes of all unknowns, of which only its own and its copies are used."""
 
     def __init__(
-        self, tangents: Any, point: Point, x: Array, profile: Profile, area: int, options: Options
+        self,
+        tangents: LocalTangents[Point],
+        point: Point,
+        x: Array,
+        profile: Profile,
+        area: int,
+        options: Options,
     ) -> None:
         self._tangents, self._x = tangents, x
         self.point, self.program = point, tangents.at(point)
         atoms = atomise(self.program, profile)
-        if area >= atoms.n_atom:
-            raise InputError([Problem("areas", "area", area, f"an area below {atoms.n_atom}")])
+        count = int(profile.atom_of_place.max()) + 1
+        if atoms.n_atom != count:
+            remedy = "areas that own something each"
+            raise InputError([Problem("profile", "atom_of_place", count - atoms.n_atom, remedy)])
         self.part: Part = cut(atoms, area)
         self._local = local_problem(self.part.atoms)
         stiffness = self.program.stiffness[self.part.tie_column] * options.scale
@@ -38,7 +60,7 @@ class AreaAtom(Generic[Point]):
             stiffness = np.full(len(self.part.tie_column), options.rho * options.gamma)
         foreign = Foreign(len(self.part.tie_column), self.part.mine, area)
         self._method = NstPac(self._local, options, stiffness, foreign)
-        self._places = np.flatnonzero(np.asarray(profile.atom_of_place) == area)
+        self._places = np.flatnonzero(profile.atom_of_place == area)
         self._kept: Snapshot | None = None
         self._before = np.zeros(0)
 

@@ -123,11 +123,3 @@ class BranchFlowTangent:
         exact = self.point(network, x, np.zeros(self.size.n_row)).state[3]
         size = np.hypot(network.r_pu, network.x_pu)
         return np.asarray(size * np.abs(np.append(0.0, x[3 * m : 4 * m]) - exact))
-
-    def flat_point(self, network: BalancedNetwork) -> BranchFlowPoint:
-        """Return the point that needs no bid to be known: no flow, voltages of the source and the ratios."""
-        state = np.zeros((4, self.size.n_node))
-        state[2, 0] = network.v_root_pu**2
-        for k in range(1, self.size.n_node):
-            state[2, k] = network.ratio[k] ** 2 * state[2, self._parent[k]]
-        return BranchFlowPoint(state, np.zeros(self._m))

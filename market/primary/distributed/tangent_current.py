@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from voltier.grid.errors import InputError, Problem
 from voltier.grid.flow.derivative import N_SOURCE, balance_of, power_derivative, rebalanced
 from voltier.grid.flow.nodal import load_current
 from voltier.grid.threephase import ThreePhaseNetwork
@@ -235,22 +234,6 @@ class CurrentTangent:
         out = np.zeros(int(max(self._column_place.max(), self._row_place.max(), self._edge.max())) + 1)
         np.maximum.at(out, self._column_place[: self.layout.n_free], np.abs(off[N_SOURCE:]))
         return out
-
-    def flat_point(self, network: ThreePhaseNetwork, price_usd_per_kwh: float) -> CurrentPoint:
-        """Return the point that needs no bid to be known: the voltages of the network without loads.
-
-        Raises InputError where something is not connected to the source.
-        """
-        v = np.empty(network.y.shape[0], dtype=np.complex128)
-        v[:N_SOURCE] = network.v_source_pu
-        y = sparse.csc_matrix(network.y)
-        try:
-            within = sparse.linalg.splu(y[N_SOURCE:, N_SOURCE:])
-        except RuntimeError as error:
-            remedy = "every node connected to the source"
-            raise InputError([Problem("network", "y", "singular", remedy)]) from error
-        v[N_SOURCE:] = within.solve(-(y[N_SOURCE:, :N_SOURCE] @ v[:N_SOURCE]))
-        return self.point(v, price_usd_per_kwh)
 
     def prices(self, problem: ScaledProblem, y: Array) -> Complex:
         """Return the P + jQ multipliers of all phase nodes' balances, (n,) [$/kWh], from those of the rows.
