@@ -35,7 +35,7 @@ from voltier.market.primary.three_phase.multi_period import DaySearch, ThreePhas
 from voltier.market.primary.three_phase.problem import scale_problem
 
 LOOK = 25
-RULE = StoppingRule(primal_pu=2e-5, dual_change=1e-4, look_every=LOOK, max_rounds=20_000)
+RULE = StoppingRule(primal_pu=2e-5, price_change=1e-4, look_every=LOOK, max_rounds=20_000)
 PLAIN = Options(stop=RULE, precondition=False, mask=0.0)
 SCALED = Options(stop=RULE, mask=0.0)
 FEEDERS = ("ieee13", "ieee34", "ieee123")

@@ -25,7 +25,7 @@ from voltier.market.primary.three_phase.problem import SocialWeights, scale_prob
 from voltier.market.primary.three_phase.shares import PhaseBaseline, phase_share
 
 PRICES = PrimaryPrices(0.10, 1e-5, 0.10)
-TIGHT = Options(stop=StoppingRule(primal_pu=2e-5, dual_change=1e-4))
+TIGHT = Options(stop=StoppingRule(primal_pu=2e-5, price_change=1e-4))
 
 
 def case(name):

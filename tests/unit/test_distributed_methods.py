@@ -30,7 +30,7 @@ PRICES = PrimaryPrices(0.10, 1e-5, 0.10)
 # What a reader may ask of a distributed market: cost 0.1 %, set-points 1e-3 p.u., prices 2 %. The default rule stops at
 # residuals of 1e-4, with which the slow PAC is not there yet.
 COST, SET_POINT, PRICE = 1e-3, 1e-3, 0.02
-TIGHT = StoppingRule(primal_pu=2e-5, dual_change=1e-4, look_every=100, max_rounds=40_000)
+TIGHT = StoppingRule(primal_pu=2e-5, price_change=1e-4, look_every=100, max_rounds=40_000)
 
 
 class Case(NamedTuple):
@@ -320,7 +320,7 @@ def test_what_cannot_be_is_refused():
         curvature=np.array([-1.0]), linear=np.zeros(1), matrix=sparse.csr_matrix([[1.0]]), rhs=np.zeros(1),
         low=np.zeros(1), high=np.ones(1), column_place=np.zeros(1, int), row_place=np.zeros(1, int),
         column_period=np.zeros(1, int), row_period=np.zeros(1, int), edge=np.zeros((0, 2), int),
-        stiffness=np.ones(1),
+        stiffness=np.ones(1), price_row=np.zeros(1, int),
     )  # fmt: skip
     with pytest.raises(InputError, match="curvature"):
         solve_distributed(program, Profile(np.zeros(1, dtype=np.int64)))

@@ -49,7 +49,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class _BranchFlowFamily:
+class BranchFlowFamily:
     tangent: BranchFlowTangent
     network: BalancedNetwork
     bids: ScaledBids
@@ -76,7 +76,7 @@ class BranchFlowDispatch(exact.ExactDispatch):
 
     def solve(self, network: BalancedNetwork, bids: ScaledBids, *, warm: bool = True) -> ExactPoint:
         """Dispatch within all limits to the accuracy of the stopping rule; limits that none keeps are not solved."""
-        family = _BranchFlowFamily(self._tangent, network, bids)
+        family = BranchFlowFamily(self._tangent, network, bids)
         kept = self._kept if warm else None
         if kept is None:
             # What the meters show before anyone has moved.
@@ -123,7 +123,7 @@ class BranchFlowDispatch(exact.ExactDispatch):
 
 
 @dataclass(frozen=True, slots=True)
-class _CurrentFamily:
+class CurrentFamily:
     tangent: CurrentTangent
     network: ThreePhaseNetwork
     problem: ScaledProblem
@@ -191,7 +191,7 @@ class CurrentDispatch(phase_exact.ExactDispatch):
             x, held = tangent.start(point, first.u, first.head), None
         else:
             point, x, held = kept.point, kept.solution.x, kept.solution.warm
-        family = _CurrentFamily(tangent, network, problem)
+        family = CurrentFamily(tangent, network, problem)
         profile = self._plan.profile(family.at(point))
         return solve_successive(family, point, x, profile, self._plan.method, self._plan.options, warm=held)
 

@@ -17,13 +17,13 @@ MethodName = Literal["pac", "nst-pac", "admm"]
 
 @dataclass(frozen=True, slots=True)
 class StoppingRule:
-    """Stop when no residual of B a = 0 and of G a = b exceeds primal_pu, and the duals have settled.
+    """Stop when no residual of B a = 0 and of G a = b exceeds primal_pu, and the prices have settled.
 
-    dual_change : relative change of the multipliers since the last look ; look_every : rounds between looks
+    price_change : change of any price since the last look, of the largest ; look_every : rounds between looks
     """
 
     primal_pu: float = 1e-4
-    dual_change: float = 1e-3
+    price_change: float = 1e-3
     look_every: int = 25
     max_rounds: int = 20_000
 

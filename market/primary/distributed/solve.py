@@ -49,12 +49,16 @@ class Method(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """One entry for each look. rounds ; consensus_pu ‖Ba‖∞ ; rows_pu ‖Ga - b‖∞ ; dual_change ; cost : of the owners."""
+    """One entry for each look.
+
+    rounds ; consensus_pu ‖Ba‖∞ ; rows_pu ‖Ga - b‖∞ ; price_change : since the last look, of the
+    largest ; cost : of the owners.
+    """
 
     rounds: Array
     consensus_pu: Array
     rows_pu: Array
-    dual_change: Array
+    price_change: Array
     cost: Array
 
 
@@ -163,26 +167,26 @@ class DistributedSolver:
     def _run(self, worker: Method, program: ConvexProgram, local: LocalProblem) -> tuple[int, History, bool]:
         stop, atoms, book = self._options.stop, local.atoms, _Book()
         faster = Anderson(worker, self._options.anderson) if self._options.anderson else None
-        before, best, rounds, converged = np.concatenate([worker.eta, worker.nu]), np.inf, 0, False
+        before, best, rounds, converged = local.row_duals(worker.eta)[program.price_row], np.inf, 0, False
         while rounds < stop.max_rounds and not converged:
             count = min(stop.look_every, stop.max_rounds - rounds)
             (worker if faster is None else faster).advance(count)
             rounds += count
-            duals = np.concatenate([worker.eta, worker.nu])
-            largest = float(np.abs(duals).max(initial=0.0))
-            change = float(np.abs(duals - before).max(initial=0.0)) / max(largest, 1e-12)
+            prices = local.row_duals(worker.eta)[program.price_row]
+            largest = float(np.abs(prices).max(initial=0.0))
+            change = float(np.abs(prices - before).max(initial=0.0)) / max(largest, 1e-12)
             tie = float(np.abs(worker.a[atoms.copy] - worker.a[atoms.own]).max(initial=0.0))
             row = float((np.abs(local.matrix @ worker.a - local.rows.rhs) * local.norm).max(initial=0.0))
             cost = program.cost(atoms.gathered(worker.a))
             book.rows.append((rounds, tie, row, change, cost))
             worst = max(tie, row)
-            converged = worst <= stop.primal_pu and change <= stop.dual_change
+            converged = worst <= stop.primal_pu and change <= stop.price_change
             if not np.isfinite(worst):
                 break
             if worst > self._options.restart_growth * best:
                 worker.restart()
                 best = worst
-            best, before = min(best, worst), duals
+            best, before = min(best, worst), prices
         return rounds, book.history(), converged
 
 

@@ -279,7 +279,7 @@ class CurrentTangent:
             column_place=self._column_place, row_place=self._row_place,
             column_period=np.zeros(layout.n_column, dtype=np.int64),
             row_period=np.zeros(layout.n_row, dtype=np.int64), edge=self._edge, stiffness=self._stiffness,
-            constant=constant,
+            price_row=np.arange(2 * f + 1), constant=constant,
         )  # fmt: skip
 
     def _equations(
