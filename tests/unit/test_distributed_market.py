@@ -25,7 +25,6 @@ from voltier.market.primary.three_phase.problem import SocialWeights, scale_prob
 from voltier.market.primary.three_phase.shares import PhaseBaseline, phase_share
 
 PRICES = PrimaryPrices(0.10, 1e-5, 0.10)
-TIGHT = Options(stop=StoppingRule(primal_pu=2e-5, price_change=1e-4))
 
 
 def case(name):
@@ -62,7 +61,7 @@ def phases(feeder, v_min=0.9):
 def test_atoms_clear_as_the_central_market_does(make, method):
     feeder, bids = case("ieee13")
     central = make(feeder).clear(bids, PRICES, tap=None, bound=False)
-    market = Distributed(make(feeder), method, TIGHT)
+    market = Distributed(make(feeder), method)
     clearing = market.clear(bids, PRICES, tap=None, bound=False)
     assert clearing.status == "optimal"
     # The tolerances a reader may ask for: 0.1 %, 1e-3 p.u. of the base, 2 %.
@@ -78,7 +77,7 @@ def test_atoms_clear_as_the_central_market_does(make, method):
 
 def test_the_prices_are_the_atoms_multipliers_of_their_balances():
     feeder, bids = case("ieee13")
-    market = Distributed(balanced(feeder), "nst-pac", TIGHT)
+    market = Distributed(balanced(feeder), "nst-pac")
     clearing = market.clear(bids, PRICES, tap=None, bound=False)
     n = len(clearing.dlmp_node_p_usd_per_kwh)
     assert np.array_equal(clearing.dlmp_node_p_usd_per_kwh, -market.last.duals[:n])
@@ -86,7 +85,7 @@ def test_the_prices_are_the_atoms_multipliers_of_their_balances():
 
 def test_a_warm_clearing_takes_fewer_rounds():
     feeder, bids = case("ieee13")
-    market = Distributed(phases(feeder), "nst-pac", TIGHT, lambda program: per_area(program, 3))
+    market = Distributed(phases(feeder), "nst-pac", profile=lambda program: per_area(program, 3))
     first = market.clear(bids, PRICES, tap=None, bound=False)
     names = ("p0_kw", "p_min_kw", "p_max_kw")
     second = market.clear(
@@ -109,7 +108,7 @@ def test_limits_that_nobody_can_keep_are_a_failure_that_says_why():
 
 def test_atoms_clear_the_baseline_of_each_clearing():
     feeder, bids = case("ieee13")
-    market, central = Distributed(phases(feeder), "nst-pac", TIGHT), phases(feeder)
+    market, central = Distributed(phases(feeder), "nst-pac"), phases(feeder)
     fed = central._built.bus_node[feeder.load_buses] >= 0
     even, first = fed / fed.sum(axis=1, keepdims=True), np.zeros(fed.shape)
     first[np.arange(len(fed)), fed.argmax(axis=1)] = 1.0
@@ -138,7 +137,7 @@ def test_a_rating_that_binds_binds_the_atoms_too():
     i_max = market._built.branches.i_max_pu.copy()
     i_max[branch] = 0.95 * current
     central = _rated(feeder, i_max).clear(bids, PRICES, tap=None, bound=False)
-    clearing = Distributed(_rated(feeder, i_max), "nst-pac", TIGHT).clear(bids, PRICES, tap=None, bound=False)
+    clearing = Distributed(_rated(feeder, i_max), "nst-pac").clear(bids, PRICES, tap=None, bound=False)
     assert clearing.status == central.status == "optimal"
     assert clearing.cost_usd_per_h > free.cost_usd_per_h * (1.0 + 1e-4)
     assert clearing.cost_usd_per_h == pytest.approx(central.cost_usd_per_h, rel=1e-3)
@@ -196,7 +195,9 @@ def test_a_horizon_with_storage_costs_what_it_costs_centrally():
     x = horizon.start(point, [p.u for p in search.points], [p.head for p in search.points])
     program = horizon.at(point)
     for by_period in (False, True):
-        found = solve_successive(horizon, point, x, per_node(program, by_period=by_period), "nst-pac", TIGHT)
+        found = solve_successive(
+            horizon, point, x, per_node(program, by_period=by_period), "nst-pac", Options()
+        )
         assert found.converged
         assert base * found.solution.certificate.cost == pytest.approx(central.cost_usd, rel=1e-3)
         stored = horizon.stored(found.solution.x) * base

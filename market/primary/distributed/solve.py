@@ -192,14 +192,14 @@ class DistributedSolver:
 
 def build_method(name: MethodName, local: LocalProblem, options: Options, stiffness: Array) -> Method:
     """Return a method on a local problem; stiffness : (n,) of the program's columns."""
-    weight = options.scale * stiffness[local.atoms.column] if options.precondition else None
+    one = np.full(len(local.atoms.column), options.rho)
+    if options.precondition:
+        weight = options.scale * stiffness[local.atoms.column]
+    else:
+        weight = options.scale * one if name == "admm" else options.gamma * one
     if name == "admm":
-        even = np.full(len(local.atoms.column), options.scale * options.rho)
-        return Admm(local, options, even if weight is None else weight)
-    ties = np.full(local.atoms.n_copy, options.rho * options.gamma)
-    if weight is not None:
-        ties = weight[local.atoms.copy]
-    return Pac(local, options, ties) if name == "pac" else NstPac(local, options, ties)
+        return Admm(local, options, weight)
+    return Pac(local, options, weight) if name == "pac" else NstPac(local, options, weight[local.atoms.copy])
 
 
 def certify(
