@@ -27,7 +27,7 @@ from voltier.market.primary.three_phase.market import ThreePhaseMarket
 from voltier.market.primary.three_phase.problem import SocialWeights, scale_problem
 
 PRICES = PrimaryPrices(0.10, 1e-5, 0.10)
-# What a reader may ask of a distributed market where the default rule stops: cost 0.1 %, set-points 1e-3 p.u., prices 2 %.
+# What a reader may ask where the default rule stops: cost 0.1 %, set-points 1e-3 p.u., prices 2 %.
 COST, SET_POINT, PRICE = 1e-3, 1e-3, 0.02
 RULE = StoppingRule()
 

@@ -5,8 +5,8 @@ After Romvary, Ferro, Haider and Annaswamy (IEEE Trans. Automatic Control 67(1),
     a⁺ = argmin f + η̂ᵀ(Ga - b) + ν̂ᵀBa + |a - a_prev|²/(2ρ) over the box
     η⁺ = η + Σ(Ga⁺ - b),  η̂⁺ = η⁺ + γ̂Σ(Ga⁺ - b);      ν⁺ = ν + wBa⁺,  ν̂⁺ = ν⁺ + γ̂wBa⁺
 
-An owner sends a of what is copied, a copying atom sends ν̂, which its private γ̂ in [0, 1] masks. ρ and w may be diagonal.
-With a diagonal cost the minimiser is a clipped quotient. γ̂ = 1 is the primal-dual hybrid gradient method.
+An owner sends a of what is copied, a copying atom sends ν̂, which its private γ̂ in [0, 1] masks. ρ and w may be
+diagonal. With a diagonal cost the minimiser is a clipped quotient. γ̂ = 1 is the primal-dual hybrid gradient method.
 
 Σ is ργ, a number, or σ(GρGᵀ)⁻¹, which every atom can do by itself for Σ is block-diagonal: the dual step of
 Pock and Chambolle (IEEE ICCV 2011) with a block instead of a diagonal. Own rows then count as orthonormal however ill
