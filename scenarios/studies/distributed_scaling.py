@@ -1,7 +1,7 @@
 """What a round costs as atoms become many: copies of IEEE 123 at one substation, and the IEEE 8500-node feeder.
 
-Files of the 8500-node feeder are not packaged. The copies are parallel feeders, so they say what size costs in time; they
-say nothing on how rounds grow with depth.
+Files of the 8500-node feeder are not packaged. The copies are parallel feeders, so they say what size costs in time
+and nothing on how rounds grow with depth.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ Market = tuple[ThreePhaseNetwork, sparse.csc_matrix, PrimaryBids]
 
 LARGE = Path("opendss") / "8500-Node" / "Master-unbal.dss"
 """Where the 8500-node feeder is within a folder of feeder files."""
+LARGE_NAME = "ieee8500"
 LARGE_LIMITS_PU = (0.90, 1.05)
 N_SOURCE = 3
 WARM_UP, REPEATS, ENOUGH_S = 100, 3, 0.2
@@ -69,12 +70,12 @@ def scaling(
         yield _measured(name, spot_network(name), methods)
     one = spot_network("ieee123") if copies else None
     for count in copies:
-        tell(f"{count} x ieee123")
+        tell(f"ieee123 x{count}")
         assert one is not None
-        yield _measured(f"{count} × ieee123", side_by_side(one, count), methods)
+        yield _measured(f"ieee123 x{count}", side_by_side(one, count), methods)
     if files is not None and (files / LARGE).is_file():
-        tell("IEEE 8500")
-        yield _measured("IEEE 8500", large_market(files / LARGE), methods)
+        tell(LARGE_NAME)
+        yield _measured(LARGE_NAME, large_market(files / LARGE), methods)
 
 
 def _measured(label: str, market: Market, methods: Sequence[MethodName]) -> ScalingPoint:
@@ -133,7 +134,10 @@ def side_by_side(market: Market, count: int) -> Market:
         return np.concatenate([value[:N_SOURCE], np.tile(value[N_SOURCE:], count)])
 
     y, parts = sparse.coo_matrix(network.y), range(count)
-    place = (np.concatenate([moved(y.row, k) for k in parts]), np.concatenate([moved(y.col, k) for k in parts]))
+    place = (
+        np.concatenate([moved(y.row, k) for k in parts]),
+        np.concatenate([moved(y.col, k) for k in parts]),
+    )
     held = sparse.coo_matrix(share)
     where = (
         np.concatenate([moved(held.row, k) for k in parts]),
@@ -146,7 +150,9 @@ def side_by_side(market: Market, count: int) -> Market:
         node_bus=np.concatenate(
             [network.node_bus[:N_SOURCE], *(network.node_bus[N_SOURCE:] + k * n_bus for k in parts)]
         ),
-        node_phase=np.concatenate([network.node_phase[:N_SOURCE], *(network.node_phase[N_SOURCE:] for _ in parts)]),
+        node_phase=np.concatenate(
+            [network.node_phase[:N_SOURCE], *(network.node_phase[N_SOURCE:] for _ in parts)]
+        ),
         bus_node=np.concatenate([moved(network.bus_node, k) for k in parts]),
         bus_ratio=np.tile(network.bus_ratio, (count, 1)),
         y=sparse.csr_matrix((np.tile(y.data, count), place), shape=(total, total)),
