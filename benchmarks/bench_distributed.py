@@ -130,7 +130,8 @@ def report(
     print(
         f"  {label:32}{lasting(traced, cost, 1e-3):8}{lasting(traced, cost, 1e-4):8}"
         f"{found.rounds:8}{'' if found.certificate.converged else '*':1}{1e3 * speed:9.3f}"
-        f"{found.rounds * speed / qp_s:9.1f}{off['cost_error']:10.1e}{off['set_point_error_pu']:9.1e}{off['dlmp_error']:9.1e}",
+        f"{found.rounds * speed / qp_s:9.1f}{off['cost_error']:10.1e}{off['set_point_error_pu']:9.1e}"
+        f"{off['dlmp_error']:9.1e}",
         flush=True,
     )
     for rounds, error in zip(traced.history.rounds, errors(traced, cost), strict=True):

@@ -157,7 +157,7 @@ def _rounds(cases: Sequence[CaseFound]) -> Section:
         )  # fmt: skip
     note = (
         '<p class="note">Rounds after which cost, consensus and equations stay within that. Differences are those '
-        "where the stopping rule ends; dLMP of the largest price. Seconds are of the process, all atoms on one core.</p>"
+        "where the stopping rule ends; dLMP of the largest price. Seconds are of the process, all atoms on a core.</p>"
     )
     return Section(
         "rounds", "Rounds and differences", "", rows_html(header, body, numeric_from=2, css="cases") + note
