@@ -8,10 +8,11 @@ After Romvary, Ferro, Haider and Annaswamy (IEEE Trans. Automatic Control 67(1),
 An owner sends a of what is copied, a copying atom sends ν̂, which its private γ̂ in [0, 1] masks. ρ and w may be
 diagonal. With a diagonal cost the minimiser is a clipped quotient. γ̂ = 1 is the primal-dual hybrid gradient method.
 
-Σ is ργ, a number, or σ(GρGᵀ)⁻¹, which every atom can do by itself for Σ is block-diagonal: the dual step of
-Pock and Chambolle (IEEE ICCV 2011) with a block instead of a diagonal. Own rows then count as orthonormal however ill
-conditioned they are: Ohm's law of a short line beside a long one is what makes scaled rows slow. The norm condition
-becomes σ + |√w B√ρ|² ≤ 1, and ρ = (1 - σ)/(2 w·ties) keeps it with what an atom knows of its own ties.
+Σ is ργ, a number, or σ(GρGᵀ)⁻¹, which every atom can do by itself for Σ is block-diagonal: the steps of Pock and
+Chambolle (IEEE ICCV 2011) with a block instead of a diagonal. Voltages want proximal steps ρ 10⁴ times shorter than
+currents, and measured by ρ an atom's normalised rows have condition 10³ to 10⁴. One dual step for all of them must suit
+the worst, and holds the steps of currents 100 times shorter than their ties would. With the block the norm condition is
+σ + |√w B√ρ|² ≤ 1, and ρ = (1 - σ)/(2 w·ties) keeps it with what an atom knows of its own ties.
 """
 
 from __future__ import annotations
