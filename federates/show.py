@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,6 +25,16 @@ def following(scenario: Scenario, *, quiet: bool) -> Iterator[Watch]:
         return
     with ProgressLine(console, scenario.name, scenario.end_s) as line:
         yield line
+
+
+@contextmanager
+def saying(name: str, *, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """Show what a study says it is doing while the context lasts, on a terminal only."""
+    if quiet or not console.is_terminal:
+        yield lambda text: None
+        return
+    with console.status(f"[bold]{name}[/bold]") as status:
+        yield lambda text: status.update(f"[bold]{name}[/bold]  {text}")
 
 
 def show_result(to: Console, run_dir: Path) -> None:

@@ -133,6 +133,52 @@ def relaxation(
 
 
 @studies.command()
+def distributed_clearing(
+    out: OutOption = None,
+    feeder: Annotated[
+        list[str] | None, typer.Option(help="A feeder to take; repeat it. Default: ieee13, ieee34, ieee123.")
+    ] = None,
+    formulation: Annotated[
+        list[str] | None,
+        typer.Option(help="branch_flow or current_injection; repeat it. Default: both."),
+    ] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="pac, nst-pac or admm; repeat it. Default: all three.")
+    ] = None,
+    copies: Annotated[
+        list[int] | None,
+        typer.Option(
+            help="Copies of IEEE 123 to time a round of; repeat it, 0 for none. Default: 4, 16, 64."
+        ),
+    ] = None,
+    feeder_files: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="VOLTIER_FEEDER_FILES", help="Folder with opendss/8500-Node, to time that feeder too."
+        ),
+    ] = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Let atoms clear the primary market and compare with the central clearing.
+
+    An atom at every node tells its neighbours alone, by PAC, NST-PAC or ADMM: rounds to an accuracy, differences of
+    cost, set-points and prices beside their targets, what is told to whom, time by number of atoms. Runs no day.
+
+    Example: voltier study distributed-clearing --feeder ieee13 --copies 0
+    """
+    from voltier.federates.show import saying
+    from voltier.scenarios.studies.distributed_clearing import study_distributed_clearing
+
+    path = out or fresh(Path("runs"), "distributed-clearing")
+    chosen = _given(
+        feeders=feeder, formulations=formulation, methods=method, copies=copies, feeder_files=feeder_files
+    )
+    with saying("distributed-clearing", quiet=quiet) as tell:
+        study_distributed_clearing(path, tell=tell, **chosen)
+    _tell(path, quiet=quiet)
+
+
+@studies.command()
 def consumer_market(
     out: OutOption = None,
     base: BaseOption = None,

@@ -29,8 +29,8 @@ from voltier.market.primary.three_phase.problem import SocialWeights, scale_prob
 PRICES = PrimaryPrices(0.10, 1e-5, 0.10)
 # What a reader may ask of a distributed market: cost 0.1 %, set-points 1e-3 p.u., prices 2 %.
 COST, SET_POINT, PRICE = 1e-3, 1e-3, 0.02
-TIGHT = Options(stop=StoppingRule(primal_pu=2e-5, dual_change=1e-4, look_every=20))
-LOOSE = Options(stop=StoppingRule(primal_pu=1e-3, dual_change=1e-2, look_every=10))
+TIGHT = Options(stop=StoppingRule(primal_pu=2e-5, price_change=1e-4, look_every=20))
+LOOSE = Options(stop=StoppingRule(primal_pu=1e-3, price_change=1e-2, look_every=10))
 OWN = ("p0_kw", "p_min_kw", "p_max_kw", "beta_p_usd_per_kw2h", "q0_kvar", "q_min_kvar", "q_max_kvar",
        "beta_q_usd_per_kvar2h", "gen_max_kw", "alpha_usd_per_kw2h")  # fmt: skip
 
@@ -104,12 +104,12 @@ class Market:
         if self.kind == "balanced":
             market = PrimaryMarket(self.network, self.node)
             assert market.clear(self.bids, PRICES, bound=False).status == "optimal"
-            last = market._exact._warm
+            last = market.dispatch._warm
             point = BranchFlowPoint(last.state, last.y[self.tangent.size.current :])
         else:
             phases = ThreePhaseMarket(self.network, self.share)
             assert phases.clear(self.bids, PRICES, bound=False).status == "optimal"
-            point = self.tangent.point(phases._exact._warm.v, 0.1)
+            point = self.tangent.point(phases.dispatch._warm.v, 0.1)
         return solve_central(self.whole.at(point))
 
 
@@ -207,7 +207,7 @@ def test_areas_make_the_iterates_of_one_process(markets, kind, name, n):
 
 def _looks(one):
     history = one.solution.history
-    return np.stack([history.consensus_pu, history.rows_pu, history.dual_change], axis=1)
+    return np.stack([history.consensus_pu, history.rows_pu, history.price_change], axis=1)
 
 
 def test_areas_restart_together_as_one_process_does(markets):

@@ -263,7 +263,7 @@ class AreaSolver(Generic[Point]):
     def _decide(self, largest: Array) -> None:
         look, at, stop = Look(*map(float, largest)), self._next_look, self._options.stop
         self._bend = look.bend_pu
-        self._looks.append((self._rounds_before + at, *look[:2], look.dual_change))
+        self._looks.append((self._rounds_before + at, *look[:2], look.price_change))
         verdict = self._judge.verdict(look)
         if verdict == "on" and at < stop.max_rounds:
             self._next_look = self._look_after(at)

@@ -87,7 +87,7 @@ class AreaAtom(Generic[Point]):
 
     def _start(self, a: Array, eta: Array, nu: Array) -> None:
         self._method.begin(a, eta, nu)
-        self._before = self._multipliers()
+        self._before = self._prices()
 
     # ------------------------------------------------------------------ halves of a round
 
@@ -114,23 +114,24 @@ class AreaAtom(Generic[Point]):
     # ------------------------------------------------------------------ looks
 
     def look(self) -> tuple[float, float, float, float, float]:
-        """Return this area's consensus, rows, change and size of multipliers, and bend; inf for what is no number."""
+        """Return this area's consensus, rows, change and size of prices, and bend; inf for what is no number."""
         method, atoms, local = self._method, self.part.atoms, self._local
         mine = slice(0, self.part.mine)
-        duals = self._multipliers()
+        prices = self._prices()
         rows = local.matrix @ method.a - local.rows.rhs
         bends = self._tangents.bends(self.point, self.agreed())[self._places]
         all_of_it = (
-            method.a[atoms.copy[mine]] - method.sent[atoms.own[mine]], rows * local.norm, duals - self._before,
-            duals, bends,
+            method.a[atoms.copy[mine]] - method.sent[atoms.own[mine]], rows * local.norm, prices - self._before,
+            prices, bends,
         )  # fmt: skip
-        self._before = duals
+        self._before = prices
         largest = (float(np.abs(part).max(initial=0.0)) for part in all_of_it)
         one, two, three, four, five = (value if np.isfinite(value) else np.inf for value in largest)
         return one, two, three, four, five
 
-    def _multipliers(self) -> Array:
-        return np.concatenate([self._method.eta, self._method.nu[: self.part.mine]])
+    def _prices(self) -> Array:
+        own = self.duals()[self.program.price_row]
+        return own[~np.isnan(own)]
 
     def keep(self) -> None:
         """Remember this round."""

@@ -54,12 +54,16 @@ class Method(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """One entry for each look. rounds ; consensus_pu ‖Ba‖∞ ; rows_pu ‖Ga - b‖∞ ; dual_change ; cost : of the owners."""
+    """One entry for each look.
+
+    rounds ; consensus_pu ‖Ba‖∞ ; rows_pu ‖Ga - b‖∞ ; price_change : since the last look, of the
+    largest ; cost : of the owners.
+    """
 
     rounds: Array
     consensus_pu: Array
     rows_pu: Array
-    dual_change: Array
+    price_change: Array
     cost: Array
 
 
@@ -187,43 +191,44 @@ class DistributedSolver:
     ) -> tuple[int, History, Verdict]:
         stop, atoms, book = self._options.stop, local.atoms, _Book()
         faster = Anderson(worker, self._options.anderson) if self._options.anderson else None
-        before, rounds, judge = np.concatenate([worker.eta, worker.nu]), 0, Judge(self._options)
+        before, rounds = local.row_duals(worker.eta)[program.price_row], 0
+        judge = Judge(self._options)
         while rounds < stop.max_rounds:
             count = min(stop.look_every, stop.max_rounds - rounds)
             (worker if faster is None else faster).advance(count)
             rounds += count
-            duals = np.concatenate([worker.eta, worker.nu])
+            prices = local.row_duals(worker.eta)[program.price_row]
             x = atoms.gathered(worker.a)
             look = Look(
                 consensus_pu=float(np.abs(worker.a[atoms.copy] - worker.a[atoms.own]).max(initial=0.0)),
                 rows_pu=float(
                     (np.abs(local.matrix @ worker.a - local.rows.rhs) * local.norm).max(initial=0.0)
                 ),
-                dual_step=float(np.abs(duals - before).max(initial=0.0)),
-                dual_size=float(np.abs(duals).max(initial=0.0)),
+                price_step=float(np.abs(prices - before).max(initial=0.0)),
+                price_size=float(np.abs(prices).max(initial=0.0)),
                 bend_pu=0.0 if bend is None else bend(x),
             )
             cost = program.cost(x)
-            book.rows.append((rounds, look.consensus_pu, look.rows_pu, look.dual_change, cost))
+            book.rows.append((rounds, look.consensus_pu, look.rows_pu, look.price_change, cost))
             verdict = judge.verdict(look)
             if verdict in ("agreed", "broken", "move"):
                 return rounds, book.history(), verdict
             if verdict == "restart":
                 worker.restart()
-            before = duals
+            before = prices
         return rounds, book.history(), "on"
 
 
 def build_method(name: MethodName, local: LocalProblem, options: Options, stiffness: Array) -> Method:
     """Return a method on a local problem; stiffness : (n,) of the program's columns."""
-    weight = options.scale * stiffness[local.atoms.column] if options.precondition else None
+    one = np.full(len(local.atoms.column), options.rho)
+    if options.precondition:
+        weight = options.scale * stiffness[local.atoms.column]
+    else:
+        weight = options.scale * one if name == "admm" else options.gamma * one
     if name == "admm":
-        even = np.full(len(local.atoms.column), options.scale * options.rho)
-        return Admm(local, options, even if weight is None else weight)
-    ties = np.full(local.atoms.n_copy, options.rho * options.gamma)
-    if weight is not None:
-        ties = weight[local.atoms.copy]
-    return Pac(local, options, ties) if name == "pac" else NstPac(local, options, ties)
+        return Admm(local, options, weight)
+    return Pac(local, options, weight) if name == "pac" else NstPac(local, options, weight[local.atoms.copy])
 
 
 def certify(

@@ -91,6 +91,7 @@ class BranchFlowTangent:
             column_place=self._column, row_place=self._row,
             column_period=np.zeros(size.n_column, dtype=np.int64),
             row_period=np.zeros(size.n_row, dtype=np.int64), edge=self._edge, stiffness=self._stiffness,
+            price_row=np.arange(2 * n),
             constant=bids.constant + 0.5 * float(curve @ (point.state[:2, 1:] ** 2).sum(axis=0)),
         )  # fmt: skip
 
