@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from voltier.grid.errors import NotConvergedError
 from voltier.grid.flow.threephase import solve_power_flow
 from voltier.grid.threephase import ThreePhaseNetwork
 from voltier.grid.threephase_build import retap_three_phase, three_phase_network
 from voltier.market.primary.distributed.atoms import per_node
 from voltier.market.primary.distributed.horizon import HorizonTangents, scaled_storage
-from voltier.market.primary.distributed.options import Options
+from voltier.market.primary.distributed.options import Options, StoppingRule
 from voltier.market.primary.distributed.ramp import RampPrice, RampTangents
 from voltier.market.primary.distributed.successive import (
     CentralSuccessive,
@@ -25,9 +27,11 @@ from voltier.market.primary.distributed.successive import (
 )
 from voltier.market.primary.distributed.tangent_current import CurrentPoint, CurrentTangent
 from voltier.market.primary.problem import PrimaryBids, PrimaryPrices
-from voltier.market.primary.three_phase.batteries import Batteries, with_batteries
+from voltier.market.primary.three_phase.batteries import Batteries, Direction, in_direction, with_batteries
 from voltier.market.primary.three_phase.problem import ScaledProblem, SocialWeights, scale_problem
+from voltier.scenarios.studies.duck_curve_balance import both_ways
 from voltier.scenarios.studies.duck_curve_case import HOURS, INVERTER_POWER_FACTOR, DuckCase
+from voltier.scenarios.studies.duck_curve_flow import day_flow
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -36,6 +40,27 @@ RAMP_USD_PER_KW = 0.1
 """The unit of the objective: total ramping has no price of its own."""
 EFFORT_SHARE = 0.02
 """Marginal cost of a device at its limit over the price of ramping: decides between dispatches of equal ramping."""
+WIDE_PU = (0.8, 1.25)
+PLAN_PASSES = 10
+TAP_SLACK = 1
+"""Taps that a dispatch asks for may differ by this from those it was found at: relays have a dead band."""
+CENTRAL_GOAL_PU = 1e-5
+"""What linearising may leave: 3 W."""
+ANDERSON: dict[str, Any] = {"anderson": 10, "mask": 0.0, "extrapolation": (0.0, 0.0, 0.0)}
+PUBLISHED_ROUNDS, ROUNDS_A_POINT = 1000, 250
+"""The paper's iterations, and after how many of them the program moves to a new tangent point."""
+
+
+def until_agreed(max_rounds: int) -> tuple[Options, ...]:
+    """Return the stages of our stopping rule: roughly first, so that the tangent points are near, then closely."""
+    rough = StoppingRule(primal_pu=1e-3, dual_change=3e-2, max_rounds=max_rounds)
+    return Options(stop=rough, **ANDERSON), Options(stop=StoppingRule(max_rounds=max_rounds), **ANDERSON)
+
+
+def as_published(rounds: int = PUBLISHED_ROUNDS) -> tuple[Options, ...]:
+    """Return stages of together as many iterations, with Nesterov steps and masked, and without a stopping rule."""
+    never = StoppingRule(primal_pu=0.0, dual_change=0.0, look_every=ROUNDS_A_POINT, max_rounds=ROUNDS_A_POINT)
+    return (Options(stop=never),) * (rounds // ROUNDS_A_POINT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +81,32 @@ class Dispatch:
     price: Array
 
 
+@dataclass(frozen=True, slots=True)
+class ByAtoms:
+    """Where the atoms ended: their last solution, rounds and tangent points of all stages, atoms, seconds of solving."""
+
+    last: SuccessiveSolution[Sequence[CurrentPoint]]
+    rounds: int
+    points: int
+    atoms: int
+    seconds: float
+
+
 class NetworkControl:
-    """Programs of the day at given taps; tap : (T, n_reg)."""
+    """Programs of the day at given taps.
+
+    tap : (T, n_reg) ; direction : (T, k) 1 where a battery may only discharge, -1 only charge, 0 both
+    """
 
     def __init__(
-        self, case: DuckCase, devices: Batteries, tap: Index, *, cyclic: bool, v_limits_pu: tuple[float, float]
+        self,
+        case: DuckCase,
+        devices: Batteries,
+        tap: Index,
+        direction: Direction,
+        *,
+        cyclic: bool,
+        v_limits_pu: tuple[float, float],
     ) -> None:
         self.case, self._devices = case, devices
         first = three_phase_network(
@@ -75,7 +121,9 @@ class NetworkControl:
         k = len(case.battery_bus)
         made = {key: CurrentTangent(network, self.share, batteries=k) for key, network in known.items()}
         tangents = [made[row.tobytes()] for row in tap]
-        self.problems = [_problem(case, devices, t, self.base_kva) for t in range(HOURS)]
+        self.problems = [
+            in_direction(_problem(case, devices, t, self.base_kva), direction[t]) for t in range(HOURS)
+        ]
         storage = scaled_storage(devices, 1.0, HOURS, self.base_kva)
         horizon = HorizonTangents(tangents, self.networks, self.problems, storage)
         self.tangents = RampTangents(horizon, RampPrice(RAMP_USD_PER_KW, cyclic))
@@ -99,13 +147,17 @@ class NetworkControl:
         found = central_successive(self.tangents, point, goal_pu)
         return found, perf_counter() - began
 
-    def by_atoms(self, options: Options) -> tuple[SuccessiveSolution[Sequence[CurrentPoint]], float]:
-        """Return where NST-PAC ends, an atom for each bus and battery, and its seconds."""
+    def by_atoms(self, stages: Sequence[Options]) -> ByAtoms:
+        """Return where NST-PAC ends, an atom for each bus and battery; every stage goes on where the last one ended."""
         point, x = self.start()
         profile = per_node(self.tangents.at(point))
-        began = perf_counter()
-        found = solve_successive(self.tangents, point, x, profile, "nst-pac", options)
-        return found, perf_counter() - began
+        warm, rounds, points, began = None, 0, 0, perf_counter()
+        for options in stages:
+            found = solve_successive(self.tangents, point, x, profile, "nst-pac", options, warm=warm)
+            rounds, points = rounds + found.rounds, points + found.points
+            x, warm = found.solution.x, found.solution.warm
+            last, point = found, self.tangents.moved(found.point, x, found.solution.duals)
+        return ByAtoms(last, rounds, points, len(np.unique(profile.atom_of_place)), perf_counter() - began)
 
     def dispatch(self, point: Sequence[CurrentPoint], x: Array, y: Array) -> Dispatch:
         """Return what unknowns of the program at a point mean."""
@@ -164,3 +216,45 @@ def _battery_share(case: DuckCase, network: ThreePhaseNetwork) -> sparse.csc_mat
     return sparse.csc_matrix(
         (np.full(3 * k, 1.0 / 3.0), (node, np.repeat(np.arange(k), 3))), shape=(network.y.shape[0], k)
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the day settles to: control at taps that its own dispatch asks of the relays, its optimum, seconds of it."""
+
+    control: NetworkControl
+    tap: Index
+    optimum: CentralSuccessive[Sequence[CurrentPoint]]
+    dispatch: Dispatch
+    seconds: float
+
+
+def plan_day(
+    case: DuckCase,
+    devices: Batteries,
+    tap: Index,
+    *,
+    cyclic: bool = True,
+    v_limits_pu: tuple[float, float] = (0.95, 1.05),
+) -> Plan:
+    """Alternate between the central optimum and the relays' taps, from the taps of a day without control.
+
+    The first optimum knows wide limits of voltages, for these taps are another day's. A battery that an optimum would
+    charge and discharge at once is kept to the direction of its net power from then on. Raises NotConvergedError where
+    the limits cannot be met or that does not end.
+    """
+    direction = np.zeros((HOURS, len(case.battery_bus)), dtype=np.int8)
+    limits = WIDE_PU
+    for _ in range(PLAN_PASSES):
+        control = NetworkControl(case, devices, tap, direction, cyclic=cyclic, v_limits_pu=limits)
+        optimum, seconds = control.central(CENTRAL_GOAL_PU)
+        found = control.dispatch(optimum.point, optimum.solution.x, optimum.solution.y)
+        both = both_ways(found.charge_kw, found.discharge_kw)
+        wanted = day_flow(case, found.p_kw, found.q_kvar, found.discharge_kw - found.charge_kw).tap
+        settled = np.abs(wanted - tap).max() <= TAP_SLACK
+        if limits == v_limits_pu and settled and not both.any():
+            return Plan(control, tap, optimum, found, seconds)
+        way = np.where(found.charge_kw > found.discharge_kw, -1, 1)
+        direction, limits = np.where(both, way, direction).astype(np.int8), v_limits_pu
+        tap = tap if settled else wanted
+    raise NotConvergedError(f"taps and directions of batteries do not settle in {PLAN_PASSES} passes")
