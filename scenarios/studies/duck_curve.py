@@ -7,7 +7,7 @@ making", IEEE PES General Meeting 2022.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any, get_args
@@ -22,7 +22,6 @@ from voltier.scenarios.manifest import write_json
 from voltier.scenarios.studies.cases import CaseKpis, new_directory
 from voltier.scenarios.studies.duck_curve_balance import Then, local_agents, schedule
 from voltier.scenarios.studies.duck_curve_case import (
-    BATTERY_NODES,
     CAPACITY_KWH,
     HOURS,
     RATING_KW,
@@ -41,31 +40,15 @@ from voltier.scenarios.studies.duck_curve_network import (
     plan_day,
     until_agreed,
 )
+from voltier.scenarios.studies.duck_curve_page import write_page
+from voltier.scenarios.studies.duck_curve_results import Result, case_kpis, write_series
 
 Array = NDArray[np.float64]
 
 STARTS: tuple[Start, ...] = get_args(Start)
-EVENING = slice(12, 22)
-"""Hours, standard time, in which the evening's ramp is sought: from each to the next."""
 MAX_ROUNDS = 6000
 SENSITIVITY_DAYS = ("06-15", "09-15", "12-15")
 """Working days of the other seasons, beside the day itself."""
-SAME_KW = 1.0
-"""Set-points this near, a thousandth of 1 MVA, are the same."""
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """A scenario's day. net_kw : (T,) consumption less generation without losses ; energy_kwh : (T + 1, k) or None.
-
-    flow : its power flow by OpenDSS ; figures : key figures of its own
-    """
-
-    net_kw: Array
-    battery_kw: Array
-    energy_kwh: Array | None
-    flow: DayFlow
-    figures: dict[str, Any]
 
 
 def study_duck_curve(
@@ -184,48 +167,6 @@ def _performance(seconds: float, agents: int) -> dict[str, Any]:
     }
 
 
-def evening_hour(net_kw: Array) -> int:
-    """Return the hour after which consumption rises most in the evening."""
-    return int(EVENING.start + np.argmax(np.diff(net_kw)[EVENING]))
-
-
-def ramp_figures(a_kw: Array, net_kw: Array) -> dict[str, float]:
-    """Return the ramping of a day beside that of the day without control, a_kw; (T,) both."""
-    hour = evening_hour(a_kw)
-    before, now = float(np.diff(a_kw)[hour]), abs(float(np.diff(net_kw)[hour]))
-    base, total = total_ramp(a_kw, cyclic=True), total_ramp(net_kw, cyclic=True)
-    return {
-        "ramping.total_kw": total,
-        "ramping.reduction_percent": 100.0 * (1.0 - total / base),
-        "ramping.within_day_kw": total_ramp(net_kw, cyclic=False),
-        "ramping.evening_hour": hour + 1,
-        "ramping.evening_peak_kw": now,
-        "ramping.evening_reduction_percent": 100.0 * (1.0 - now / before),
-        "ramping.evening_largest_kw": float(np.diff(net_kw)[EVENING].max()),
-        "energy.peak_kw": float(net_kw.max()),
-    }
-
-
-def case_kpis(a: Result, one: Result) -> dict[str, Any]:
-    """Return all key figures of a scenario; a : the one without control."""
-    head = total_ramp(one.flow.head_kw, cyclic=True)
-    kpis: dict[str, Any] = ramp_figures(a.net_kw, one.net_kw)
-    kpis |= {
-        "ramping.head_total_kw": head,
-        "ramping.head_reduction_percent": 100.0
-        * (1.0 - head / total_ramp(a.flow.head_kw, cyclic=True)),
-        "losses.energy_kwh": float(one.flow.loss_kw.sum()),
-        "voltage.min_pu": float(np.nanmin(one.flow.v_pu)),
-        "voltage.max_pu": float(np.nanmax(one.flow.v_pu)),
-    }
-    if one.energy_kwh is not None:
-        share = one.energy_kwh[-1] / CAPACITY_KWH
-        kpis["storage.final_soc_min"] = float(share.min())
-        for node, kwh in zip(BATTERY_NODES, one.energy_kwh[-1], strict=True):
-            kpis[f"storage.final_node_{node}_kwh"] = float(kwh)
-    return kpis | one.figures
-
-
 def other_readings(reading: Reading, start: Start) -> dict[str, dict[str, Any]]:
     """Return A, B and the least ramping without a network for other days and other readings of the source."""
     day = {"as_read": reading} | {
@@ -263,24 +204,6 @@ def _bound(case: DuckCase, start: Start, *, cyclic: bool = True, **sizes: Array)
     return kpis
 
 
-def write_series(path: Path, results: dict[str, Result]) -> None:
-    """Write the hours of all cases: net load, import, ramp into the hour, losses, voltages, batteries."""
-    header = ["case", "hour", "net_kw", "import_kw", "ramp_kw", "loss_kw", "v_min_pu", "v_max_pu"]
-    header += [f"battery_{node}_kw" for node in BATTERY_NODES]
-    header += [f"stored_{node}_kwh" for node in BATTERY_NODES]
-    lines = [",".join(header)]
-    for name, one in results.items():
-        ramp = one.net_kw - np.roll(one.net_kw, 1)
-        for t in range(HOURS):
-            v = one.flow.v_pu[t]
-            values = [one.net_kw[t], one.flow.head_kw[t], ramp[t], one.flow.loss_kw[t]]
-            cells = [f"{x:.3f}" for x in values] + [f"{np.nanmin(v):.5f}", f"{np.nanmax(v):.5f}"]
-            cells += [f"{x:.3f}" for x in one.battery_kw[t]]
-            cells += [""] * 3 if one.energy_kwh is None else [f"{x:.3f}" for x in one.energy_kwh[t + 1]]
-            lines.append(",".join([name, str(t), *cells]))
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
 def _check(starts: Sequence[str], max_rounds: int) -> tuple[Start, ...]:
     known = tuple(s for name in dict.fromkeys(starts) for s in STARTS if s == name)
     problems = [
@@ -289,7 +212,9 @@ def _check(starts: Sequence[str], max_rounds: int) -> tuple[Start, ...]:
         if name not in STARTS
     ]
     if not starts:
-        problems.append(Problem("study duck-curve", "--start", "none", f"take at least one of {', '.join(STARTS)}"))
+        problems.append(
+            Problem("study duck-curve", "--start", "none", f"take at least one of {', '.join(STARTS)}")
+        )
     if max_rounds < 25:
         problems.append(Problem("study duck-curve", "--max-rounds", max_rounds, "give 25 rounds at least"))
     if problems:

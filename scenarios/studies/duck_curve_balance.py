@@ -122,7 +122,9 @@ class _Program:
         if goal == "ramp":
             self._low[-tail:] = 0.0
         rated = [np.tile(part, t) for part in (devices.charge_max_kw, devices.discharge_max_kw)]
-        self._high = np.concatenate([shed_max, *rated, np.tile(devices.energy_max_kwh, t), np.full(tail, np.inf)])
+        self._high = np.concatenate(
+            [shed_max, *rated, np.tile(devices.energy_max_kwh, t), np.full(tail, np.inf)]
+        )
 
     def close(self, charge: NDArray[np.bool_], discharge: NDArray[np.bool_]) -> None:
         """Close a direction to batteries, (T, k) each."""

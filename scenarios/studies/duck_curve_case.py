@@ -1,7 +1,7 @@
 """The duck-curve case on IEEE 34: loads, suns, flexible shares and batteries of a day in San Francisco.
 
 After R. Haider, G. Ferro, M. Robba and A. M. Annaswamy, "Flattening the duck curve: a case for distributed decision
-making", IEEE PES General Meeting 2022. READINGS says what the paper leaves open and what is taken here.
+making", IEEE PES General Meeting 2022. What it leaves open and what is taken here: duck_curve_readings.
 """
 
 from __future__ import annotations
@@ -68,7 +68,11 @@ TIME_VARIANCE_H2, SIZE_VARIANCE = 0.075, 0.1
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How the day is read. month_day : "03-31" ; seed : of the shifts of flexible shares ; see READINGS for the rest."""
+    """How the day is read.
+
+    month_day : of the typical year, "03-31" ; seed : of the shifts of flexible shares ; split : who is a business ;
+    shed : column of what homes may shed, or "none"
+    """
 
     month_day: str = "03-31"
     seed: int = 1
@@ -244,7 +248,9 @@ def _buildings() -> dict[str, Array]:
     import pandas as pd
 
     table = pd.read_csv(BUILDINGS_CSV, comment="#")
-    return {name[:-3]: table[name].to_numpy(dtype=np.float64) for name in table.columns if name.endswith("_kw")}
+    return {
+        name[:-3]: table[name].to_numpy(dtype=np.float64) for name in table.columns if name.endswith("_kw")
+    }
 
 
 def _yearly_average_kw() -> dict[str, float]:

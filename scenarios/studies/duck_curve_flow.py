@@ -20,7 +20,10 @@ TAP_PASSES = 50
 
 @dataclass(frozen=True, slots=True)
 class DayFlow:
-    """Power flows of a day. head_kw, loss_kw : (T,) ; v_pu : (T, n_bus, 3) magnitudes, nan where absent ; tap (T, r)."""
+    """Power flows of a day.
+
+    head_kw, loss_kw : (T,) import and losses ; v_pu : (T, n_bus, 3) magnitudes, nan where absent ; tap : (T, n_reg)
+    """
 
     head_kw: Array
     loss_kw: Array

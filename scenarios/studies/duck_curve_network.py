@@ -65,9 +65,10 @@ def as_published(rounds: int = PUBLISHED_ROUNDS) -> tuple[Options, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """A day's dispatch. p_kw, q_kvar : (T, n) injection of buses with load ; charge_kw, discharge_kw, energy_kwh : (T, k)
+    """A day's dispatch.
 
-    energy at the ends of hours ; head_kw : (T,) import, losses included ; v_pu : (T, n_node) magnitudes of phase nodes
+    p_kw, q_kvar : (T, n) injection of buses with load ; charge_kw, discharge_kw, energy_kwh : (T, k), energy at the
+    ends of hours ; head_kw : (T,) import, losses included ; v_pu : (T, n_node) magnitudes of phase nodes
     price : (T, n_free) multipliers of active balances over the ramp's price, of free phase nodes
     """
 
@@ -83,7 +84,7 @@ class Dispatch:
 
 @dataclass(frozen=True, slots=True)
 class ByAtoms:
-    """Where the atoms ended: their last solution, rounds and tangent points of all stages, atoms, seconds of solving."""
+    """Where the atoms ended: last solution, rounds and tangent points of all stages, atoms, seconds of solving."""
 
     last: SuccessiveSolution[Sequence[CurrentPoint]]
     rounds: int
@@ -200,7 +201,9 @@ def _problem(case: DuckCase, devices: Batteries, t: int, base: float) -> ScaledP
 
 def _effort(limit: Array) -> Array:
     """Return beta of the cost beta·u² whose slope at the limit is EFFORT_SHARE of the ramp's price."""
-    return np.where(limit > 0.0, 0.5 * EFFORT_SHARE * RAMP_USD_PER_KW / np.where(limit > 0.0, limit, 1.0), 0.0)
+    return np.where(
+        limit > 0.0, 0.5 * EFFORT_SHARE * RAMP_USD_PER_KW / np.where(limit > 0.0, limit, 1.0), 0.0
+    )
 
 
 def _load_share(case: DuckCase, network: ThreePhaseNetwork) -> sparse.csc_matrix:
