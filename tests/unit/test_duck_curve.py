@@ -15,7 +15,14 @@ from voltier.market.primary.distributed.solve import solve_distributed
 from voltier.scenarios.studies.duck_curve import for_themselves, study_duck_curve, without_control
 from voltier.scenarios.studies.duck_curve_balance import local_agents, schedule
 from voltier.scenarios.studies.duck_curve_case import (
-    CAPACITY_KWH, EFFICIENCY, HOURS, NODES, Reading, START_KWH, batteries, build_case,
+    CAPACITY_KWH,
+    EFFICIENCY,
+    HOURS,
+    NODES,
+    START_KWH,
+    Reading,
+    batteries,
+    build_case,
 )  # fmt: skip
 from voltier.scenarios.studies.duck_curve_flow import day_flow
 from voltier.scenarios.studies.duck_curve_network import plan_day, until_agreed
