@@ -180,7 +180,7 @@ def duck_curve(
         typer.Option(help="Batteries begin min, mid or full; repeat it. Default: all three, mid first."),
     ] = None,
     max_rounds: Annotated[
-        int | None, typer.Option(help="Most rounds of each of two stages of NST-PAC; default 6000.")
+        int | None, typer.Option(help="Most rounds of each of two stages of NST-PAC; default 3000.")
     ] = None,
     sensitivity: Annotated[
         bool, typer.Option(help="Also other days and other readings of the source, without a network.")
@@ -192,7 +192,7 @@ def duck_curve(
 
     IEEE 34 with photovoltaics, flexible loads and three batteries over a day in San Francisco: no control, agents
     that lower their own peaks, and network-aware control of the import's ramps by NST-PAC, beside the published
-    figures. Each dispatch goes through an OpenDSS power flow. Takes a minute or two and no federation.
+    figures. Each dispatch goes through an OpenDSS power flow. Takes a few minutes and no federation.
 
     Example: voltier study duck-curve --day 06-15 --start mid --no-sensitivity
     """

@@ -46,7 +46,7 @@ from voltier.scenarios.studies.duck_curve_results import Result, case_kpis, writ
 Array = NDArray[np.float64]
 
 STARTS: tuple[Start, ...] = get_args(Start)
-MAX_ROUNDS = 6000
+MAX_ROUNDS = 3000
 SENSITIVITY_DAYS = ("06-15", "09-15", "12-15")
 """Working days of the other seasons, beside the day itself."""
 

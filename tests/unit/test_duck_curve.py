@@ -235,7 +235,7 @@ def test_network_control_is_no_better_than_a_feeder_without_wires_nor_much_worse
 
 @pytest.mark.slow
 def test_atoms_reach_the_central_optimum(planned):
-    atoms = planned.control.by_atoms(until_agreed(6000))
+    atoms = planned.control.by_atoms(until_agreed(3000))
     assert atoms.last.converged
     cost = planned.optimum.solution.cost
     # The study's own targets: cost to 0.1 %, set-points to a thousandth of 1 MVA, prices to 2 %.
