@@ -31,6 +31,7 @@ from voltier.scenarios.studies.duck_curve_case import (
     CAPACITY_KWH,
     HOURS,
     NODES,
+    PV_SHARE,
     DuckCase,
     Reading,
 )
@@ -272,7 +273,7 @@ def _readings(case: DuckCase) -> Section:
     rows = [
         [
             str(numbers[name]), name, kind.replace("_", " "), f"{case.load_kw[:, k].mean():.1f}",
-            f"{0.38 * case.load_kw[:, k].mean():.1f}", f"{case.shed_max_kw[:, k].sum():.1f}",
+            f"{PV_SHARE * case.load_kw[:, k].mean():.1f}", f"{case.shed_max_kw[:, k].sum():.1f}",
         ]
         for k, (name, kind) in enumerate(zip(names, case.kind, strict=True))
     ]  # fmt: skip
