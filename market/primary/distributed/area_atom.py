@@ -130,8 +130,8 @@ class AreaAtom(Generic[Point]):
         return one, two, three, four, five
 
     def _prices(self) -> Array:
-        own = self.duals()[self.program.price_row]
-        return own[~np.isnan(own)]
+        row = self.program.price_row
+        return self.duals()[row[self.masks()[1][row]]]
 
     def keep(self) -> None:
         """Remember this round."""

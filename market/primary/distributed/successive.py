@@ -12,9 +12,10 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from voltier.grid.errors import NotConvergedError
 from voltier.market.primary.distributed.atoms import Profile
 from voltier.market.primary.distributed.options import MethodName, Options
-from voltier.market.primary.distributed.program import ConvexProgram
+from voltier.market.primary.distributed.program import CentralSolution, ConvexProgram, solve_central
 from voltier.market.primary.distributed.solve import DistributedSolution, DistributedSolver, Warm
 
 Array = NDArray[np.float64]
@@ -74,3 +75,27 @@ def solve_successive(
         point = tangents.moved(point, solution.x, solution.duals)
         program, warm, x = tangents.at(point), solution.warm, solution.x
     raise AssertionError("the loop returns")
+
+
+@dataclass(frozen=True, slots=True)
+class CentralSuccessive(Generic[Point]):
+    """Central optimum of the last program, the point it is tangent at, points visited, and what linearising left."""
+
+    solution: CentralSolution
+    point: Point
+    points: int
+    bend: float
+
+
+def central_successive(tangents: Tangents[Point], point: Point, goal_pu: float) -> CentralSuccessive[Point]:
+    """Solve tangent programs by a solver that sees everything, until linearising leaves goal_pu: the reference.
+
+    Raises InputError where a program has no solution, NotConvergedError where linearising leaves more.
+    """
+    for visited in range(1, POINT_LIMIT + 1):
+        solution = solve_central(tangents.at(point))
+        bend = tangents.bend(point, solution.x)
+        if bend <= goal_pu:
+            return CentralSuccessive(solution, point, visited, bend)
+        point = tangents.moved(point, solution.x, solution.y)
+    raise NotConvergedError(f"linearising leaves {bend:.1e} p.u. after {POINT_LIMIT} points")
