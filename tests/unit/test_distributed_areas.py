@@ -330,11 +330,11 @@ def test_a_silent_neighbour_is_named_by_its_neighbours_and_all_end(markets):
     near = solvers[dead].neighbours
     assert near
     for solver in solvers:
-        if solver._area == dead:
+        if solver.area == dead:
             continue
         assert f"area {dead}" in solver.failure
         assert "round" in solver.failure
-        if solver._area in near:
+        if solver.area in near:
             assert "not heard of for 30 slots" in solver.failure or "no longer hear" in solver.failure
         assert solver.solution().warm is None
         # The patience, the way of the news, and the farewell.
