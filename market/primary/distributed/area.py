@@ -106,9 +106,9 @@ class AreaSolver(Generic[Point]):
     """One area at work; slot() is called once in every slot of the channel until done.
 
     tangents : the market, with this area's bids ; point, x : public start, the same for all areas but for what only
-    this one holds ; profile : places of the areas ; warm : of this area's last clearing, used where every area has the
-    one of the same agreement. failure : why there is no solution, "" where there is or may yet be one.
-    Raises InputError for what cannot be built.
+    this one holds ; profile : places of the areas ; options : the same for all, but for a secret seed of each
+    warm : of this area's last clearing, used where every area has the one of the same agreement
+    failure : why there is no solution, "" where there is or may yet be one. Raises InputError for what is not built.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class AreaSolver(Generic[Point]):
     ) -> None:
         check_options(options)
         _check(profile, area, method, options)
-        self._tangents, self._profile, self._area, self._options = tangents, profile, area, options
+        self._tangents, self._profile, self.area, self._options = tangents, profile, area, options
         self._cold = point, x
         self._transport = transport or Transport()
         atom, mark = self._cold_atom(), 0.0
@@ -200,7 +200,7 @@ class AreaSolver(Generic[Point]):
             self._fail(OUT_OF_SLOTS, f"not agreed within {exchange.slot} slots")
 
     def _fail(self, halt: int, why: str) -> None:
-        self._halt, self.failure = halt, f"area {self._area}, round {self.rounds}: {why}"
+        self._halt, self.failure = halt, f"area {self.area}, round {self.rounds}: {why}"
         self._settled_at = self._exchange.slot
 
     def _over(self) -> bool:
@@ -239,7 +239,7 @@ class AreaSolver(Generic[Point]):
         if poll is None:
             return
         if any(len(packet.verdict) != len(poll.largest) for packet in inputs):
-            raise FederationError(f"area {self._area} and its neighbours look at different rounds")
+            raise FederationError(f"area {self.area} and its neighbours look at different rounds")
         poll.largest = np.maximum.reduce([poll.largest, *(packet.verdict for packet in inputs)])
         poll.hops += 1
         if poll.hops == 1 and poll.kind == "look":
@@ -290,9 +290,9 @@ class AreaSolver(Generic[Point]):
         atom = self._atom
         x, y = atom.agreed(), np.nan_to_num(atom.duals())
         point = self._tangents.moved(atom.point, x, y)
-        following = AreaAtom(self._tangents, point, x, self._profile, self._area, self._options)
+        following = AreaAtom(self._tangents, point, x, self._profile, self.area, self._options)
         if not np.array_equal(following.column, atom.column):
-            raise InputError([Problem("area", "tangents", self._area, "programs of one structure")])
+            raise InputError([Problem("area", "tangents", self.area, "programs of one structure")])
         following.begin(*atom.held())
         self._rounds_before += atom.rounds
         self._points += 1
@@ -304,19 +304,19 @@ class AreaSolver(Generic[Point]):
 
     def _cold_atom(self) -> AreaAtom[Point]:
         point, x = self._cold
-        atom = AreaAtom(self._tangents, point, x, self._profile, self._area, self._options)
+        atom = AreaAtom(self._tangents, point, x, self._profile, self.area, self._options)
         atom.begin_at(x)
         return atom
 
     def _warm_atom(self, warm: AreaWarm[Point]) -> AreaAtom[Point]:
-        atom = AreaAtom(self._tangents, warm.point, warm.x, self._profile, self._area, self._options)
+        atom = AreaAtom(self._tangents, warm.point, warm.x, self._profile, self.area, self._options)
         atom.begin(warm.a, warm.duals, warm.nu)
         return atom
 
     def solution(self) -> AreaSolution[Point]:
         """Return this area's part of where the areas ended. Raises FederationError before they have."""
         if self._halt == RUNNING:
-            raise FederationError(f"area {self._area} has no solution yet")
+            raise FederationError(f"area {self.area} has no solution yet")
         atom = self._atom
         own_column, own_row = atom.masks()
         warm = None

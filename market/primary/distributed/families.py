@@ -80,9 +80,17 @@ class CurrentFamily:
         return float(self.bends(point, x).max())
 
     def flat(self) -> tuple[CurrentPoint, Array]:
-        """Return a start of which others need to know nothing: no load, and what the own operators forecast."""
-        bids = self.problem.bids
-        point = self.tangent.point(_without_load(self.network), max(bids.import_price, 0.0))
+        """Return a start of which others need to know nothing: no current, and what the own operators forecast.
+
+        Voltages have the angles of a network without load and the middle of their limits, for without load boosted
+        feeders may be far above them, and limits about a tangent there cannot be kept.
+        """
+        bids, network = self.problem.bids, self.network
+        v = _without_load(network)
+        middle = 0.5 * (network.v_min_pu + network.v_max_pu)[N_SOURCE:]
+        v[N_SOURCE:] *= middle / np.abs(v[N_SOURCE:])
+        nothing = np.zeros(self.tangent.layout.n_wire, dtype=np.complex128)
+        point = CurrentPoint(v, nothing, max(bids.import_price, 0.0))
         return point, self.tangent.start(point, np.clip(bids.start, bids.low, bids.high), 0.0)
 
 
