@@ -91,11 +91,13 @@ def list_scenarios() -> None:
 @app.command()
 def validate(scenario: ScenarioArgument, override: SetOption = None) -> None:
     """Check a scenario and its data files, and tell every problem found."""
+    from voltier.federates.gridlabd_engine import check_gridlabd
     from voltier.scenarios.build import check_data
     from voltier.scenarios.schema import load_scenario
 
     case = load_scenario(scenario, override or [])
     check_data(case)
+    check_gridlabd(case.feeder.engine)
     typer.echo(f"{case.name}: no problems found")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from voltier.agents.clock import MINUTE_S
 from voltier.federates.case import ScenarioCase
+from voltier.federates.gridlabd_engine import check_gridlabd
 from voltier.federates.local import run_local
 from voltier.federates.progress import Watch, unwatched
 from voltier.federates.pulse import Beat, peak_memory_mb
@@ -43,6 +44,7 @@ def run_scenario(
         remedy = f"take one of {', '.join(TRANSPORTS)}"
         raise InputError([Problem("command line", "--transport", transport, remedy)])
     check_data(scenario)
+    check_gridlabd(scenario.feeder.engine)
     run = RunDirectory.create(path, scenario, command=command, transport=transport)
     try:
         performance = _Meter(scenario, run, transport, watch).run()

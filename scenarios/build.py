@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ from voltier.agents.population import Population, build_population
 from voltier.agents.smo import SmoRows
 from voltier.grid.errors import FederationError
 from voltier.grid.feeder import Feeder, read_feeder
+from voltier.grid.flow.engines import engine
+from voltier.grid.flow.port import PowerFlow
 from voltier.grid.regulators import initial_taps, neutral_taps
 from voltier.scenarios.inputs import conditions, ev_stays, load_profiles
 from voltier.scenarios.schema import Scenario
@@ -41,11 +44,18 @@ def operator_names(scenario: Scenario) -> list[str]:
     return ["wholesale", "resilience", *smos, "pmo", *cmos, "grid"]
 
 
-def build_operator(scenario: Scenario, name: str) -> Operator:
-    """Build one operator by its name. Raises FederationError for a name the scenario does not have."""
+def build_operator(
+    scenario: Scenario, name: str, *, make_engine: Callable[[str, Feeder], PowerFlow] = engine
+) -> Operator:
+    """Build one operator by its name. Raises FederationError for a name the scenario does not have.
+
+    make_engine : makes the power flow of a name and a feeder; from above, it may know engines that run as processes
+    """
     if name not in operator_names(scenario):
         raise FederationError(f"no operator {name!r} here; there are: {', '.join(operator_names(scenario))}")
     role, _, shard = name.partition(".")
+    if role == "grid":
+        return _grid(scenario, make_engine)
     return _BUILDERS[role](scenario, int(shard or 0))
 
 
@@ -337,14 +347,13 @@ def _cmo(scenario: Scenario, k: int) -> Operator:
     return ConsumerOperator(k, case.shard(k), case.profiles_kw, rules, iot, scenario.seed)
 
 
-def _grid(scenario: Scenario, _: int) -> Operator:
+def _grid(scenario: Scenario, make_engine: Callable[[str, Feeder], PowerFlow]) -> Operator:
     from voltier.agents.grid import GridOperator
-    from voltier.grid.flow.engines import engine
 
     feeder = _case(scenario).feeder
     return GridOperator(
         feeder,
-        engine(scenario.feeder.engine, feeder),
+        make_engine(scenario.feeder.engine, feeder),
         _start_taps(scenario, feeder),
         controlled=scenario.feeder.regulators == "controlled",
         v_min_pu=scenario.feeder.v_min_pu,
@@ -365,5 +374,4 @@ _BUILDERS = {
     "smo": _smo,
     "pmo": _pmo,
     "cmo": _cmo,
-    "grid": _grid,
 }

@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 Design = Literal["hierarchical", "primary_only", "no_market"]
 Policy = Literal["hold", "relax", "abort"]
 Formulation = Literal["branch_flow", "current_injection"]
-Engine = Literal["opendss", "pandapower-balanced", "pandapower-three-phase"]
+Engine = Literal["opendss", "gridlabd", "pandapower-balanced", "pandapower-three-phase"]
 
 MINUTE_S = 60
 

@@ -17,24 +17,31 @@ NEXT = {0: "AB", 1: "BC", 2: "CA"}
 def regulator_objects(model: GlmFeeder, tap: Index) -> Iterator[str]:
     """Write regulators at fixed taps; rows between the same buses and with the same steps are one object."""
     regulators = model.feeder.regulators
+    for name, rows in regulator_rows(model).items():
+        yield _regulator_configuration(model, tap, rows, f"{name}_configuration")
+        yield block(
+            "regulator",
+            {
+                "name": name,
+                "phases": "".join(sorted("ABC"[regulators.phase[k]] for k in rows)),
+                "from": model.name[regulators.from_bus[rows[0]]],
+                "to": model.name[regulators.to_bus[rows[0]]],
+                "configuration": f"{name}_configuration",
+            },
+        )
+
+
+def regulator_rows(model: GlmFeeder) -> dict[str, list[int]]:
+    """Give the regulators of the model by name, each with its rows in the regulator table; unfed rows are left out."""
+    regulators, found = model.feeder.regulators, dict[str, list[int]]()
     for gang in gangs(model.feeder):
-        near, far = int(regulators.from_bus[gang[0]]), int(regulators.to_bus[gang[0]])
+        near = int(regulators.from_bus[gang[0]])
         fed = [k for k in gang if model.fed[near, regulators.phase[k]]]
         steps = dict.fromkeys((float(regulators.tap_step_pu[k]), int(regulators.max_tap[k])) for k in fed)
         for step, most in steps:
             rows = [k for k in fed if (regulators.tap_step_pu[k], regulators.max_tap[k]) == (step, most)]
-            name = clean("regulator", regulators.name[rows[0]], rows[0])
-            yield _regulator_configuration(model, tap, rows, f"{name}_configuration")
-            yield block(
-                "regulator",
-                {
-                    "name": name,
-                    "phases": "".join(sorted("ABC"[regulators.phase[k]] for k in rows)),
-                    "from": model.name[near],
-                    "to": model.name[far],
-                    "configuration": f"{name}_configuration",
-                },
-            )
+            found[clean("regulator", regulators.name[rows[0]], rows[0])] = rows
+    return found
 
 
 def _regulator_configuration(model: GlmFeeder, tap: Index, rows: list[int], name: str) -> str:
@@ -118,15 +125,28 @@ def capacitor_objects(model: GlmFeeder) -> Iterator[str]:
 
 
 def injection_objects(model: GlmFeeder, injection: PhaseInjections) -> Iterator[str]:
-    """Write what is injected at a bus as one load of constant power below zero."""
+    """Write what is injected at a bus as one load of constant power below zero; fed places of no power have one too."""
     total = np.zeros((len(model.feeder.bus), 3), dtype=np.complex128)
     np.add.at(total, (injection.bus, injection.phase), injection.p_kw + 1j * injection.q_kvar)
-    for bus in np.flatnonzero(total.any(axis=1)).tolist():
+    listed = np.zeros(total.shape, dtype=np.bool_)
+    listed[injection.bus, injection.phase] = True
+    listed &= model.fed
+    for bus in np.flatnonzero(listed.any(axis=1)).tolist():
         powers = {
-            f"constant_power_{'ABC'[phase]}": number(complex(-1000.0 * total[bus, phase]))
-            for phase in np.flatnonzero(total[bus]).tolist()
+            power_property(phase): number(complex(-1000.0 * total[bus, phase]))
+            for phase in np.flatnonzero(listed[bus]).tolist()
         }
-        yield block("load", {**_at(model, bus, f"injection_{model.name[bus]}"), **powers})
+        yield block("load", {**_at(model, bus, injection_name(model.name[bus])), **powers})
+
+
+def injection_name(bus: str) -> str:
+    """Name the load that carries a bus's injections. bus : its name in the model."""
+    return f"injection_{bus}"
+
+
+def power_property(phase: int) -> str:
+    """Name a load's constant power on a phase, 0 to 2."""
+    return f"constant_power_{'ABC'[phase]}"
 
 
 def spot_load_objects(model: GlmFeeder) -> Iterator[str]:
