@@ -14,6 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from voltier.federates import exit_codes
+from voltier.federates.exchange_formats import exports
 from voltier.federates.interruption import Interrupted, interruptible
 from voltier.federates.options import (
     HoursOption,
@@ -43,6 +44,7 @@ app = typer.Typer(
 
 
 app.add_typer(studies)
+app.add_typer(exports)
 
 
 @app.callback(invoke_without_command=True)
@@ -129,18 +131,6 @@ def compare(
     for run_dir in run_dirs:
         require_run(run_dir)
     typer.echo(write_comparison(run_dirs, out))
-
-
-@app.command()
-def export(
-    target: Annotated[str, typer.Argument(metavar="gridlabd|helics")],
-    scenario: ScenarioArgument,
-    out: Annotated[Path, typer.Argument(metavar="DIR")],
-) -> None:
-    """Write a scenario for other tools (not built yet)."""
-    if target not in ("gridlabd", "helics"):
-        refuse("target", target, "take gridlabd or helics")
-    raise VoltierError(f"export {target} of {scenario} to {out} is not built yet; nothing was written")
 
 
 @app.command()

@@ -152,14 +152,22 @@ def power_property(phase: int) -> str:
 def spot_load_objects(model: GlmFeeder) -> Iterator[str]:
     """Write each row of the spot loads as a load of its own."""
     spot = model.feeder.spot_loads
+    for k, (target, key, value) in enumerate(spot_load_draws(model)):
+        properties = _at(model, int(spot.bus[k]), target)
+        if spot.connection[k] == "delta":
+            properties["phases"] = NEXT["abc".index(spot.phase[k][0])] + "D"
+        yield block("load", {**properties, key: number(value)})
+
+
+def spot_load_draws(model: GlmFeeder) -> Iterator[tuple[str, str, complex]]:
+    """Give object, property and value of each row of the spot loads: power [VA], current [A] or impedance [ohm]."""
+    spot = model.feeder.spot_loads
     for k, (bus, pair) in enumerate(zip(spot.bus.tolist(), spot.phase, strict=True)):
-        properties = _at(model, bus, f"load_{k + 1}")
         first = "abc".index(pair[0])
         across_v = complex(model.v_base_v[bus] * np.exp(1j * ANGLE_RAD[first]))
         if spot.connection[k] == "delta":
             other = "ABC".index(NEXT[first][1])
             across_v -= complex(model.v_base_v[bus] * np.exp(1j * ANGLE_RAD[other]))
-            properties["phases"] = NEXT[first] + "D"
         va = 1000.0 * complex(spot.p_kw[k], spot.q_kvar[k])
         if spot.model[k] == "PQ":
             key, value = "constant_power", va
@@ -168,8 +176,7 @@ def spot_load_objects(model: GlmFeeder) -> Iterator[str]:
             key, value = "constant_current", (va / across_v).conjugate()
         else:
             key, value = "constant_impedance", abs(across_v) ** 2 / va.conjugate()
-        properties[f"{key}_{'ABC'[first]}"] = number(complex(value))
-        yield block("load", properties)
+        yield f"load_{k + 1}", f"{key}_{'ABC'[first]}", complex(value)
 
 
 def _at(model: GlmFeeder, bus: int, name: str) -> dict[str, str]:
