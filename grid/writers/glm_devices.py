@@ -36,29 +36,45 @@ def regulator_rows(model: GlmFeeder) -> dict[str, list[int]]:
     regulators, found = model.feeder.regulators, dict[str, list[int]]()
     for gang in gangs(model.feeder):
         near = int(regulators.from_bus[gang[0]])
-        fed = [k for k in gang if model.fed[near, regulators.phase[k]]]
-        steps = dict.fromkeys((float(regulators.tap_step_pu[k]), int(regulators.max_tap[k])) for k in fed)
-        for step, most in steps:
-            rows = [k for k in fed if (regulators.tap_step_pu[k], regulators.max_tap[k]) == (step, most)]
-            found[clean("regulator", regulators.name[rows[0]], rows[0])] = rows
+        alike: dict[tuple[float, ...], list[int]] = {}
+        for k in (k for k in gang if model.fed[near, regulators.phase[k]]):
+            alike.setdefault(_relay(model, k), []).append(k)
+        found |= {clean("regulator", regulators.name[rows[0]], rows[0]): rows for rows in alike.values()}
     return found
 
 
+def _relay(model: GlmFeeder, k: int) -> tuple[float, ...]:
+    """Give what one object has once for its phases; the last is the phase sensed, -1 for each its own."""
+    regulators = model.feeder.regulators
+    names = ("tap_step_pu", "max_tap", "v_set_v", "bandwidth_v", "pt_ratio", "ct_primary_a")
+    ends = (regulators.from_bus == regulators.from_bus[k]) & (regulators.to_bus == regulators.to_bus[k])
+    single = bool((regulators.sensed_phase == regulators.phase)[ends].all())
+    sensed = -1.0 if single else float(regulators.sensed_phase[k])
+    return (*(float(getattr(regulators, name)[k]) for name in names), sensed)
+
+
 def _regulator_configuration(model: GlmFeeder, tap: Index, rows: list[int], name: str) -> str:
-    """Write taps and steps; GridLAB-D asks for the band of the relay too, which MANUAL control does not use."""
+    """Write taps and steps, and the relay's settings, which MANUAL control does not use."""
     regulators, first = model.feeder.regulators, rows[0]
-    most = int(regulators.max_tap[first])
-    band_v = {
-        "band_center": float(regulators.v_set_v[first] * regulators.pt_ratio[first]),
-        "band_width": float(regulators.bandwidth_v[first] * regulators.pt_ratio[first]),
+    most, sensed = int(regulators.max_tap[first]), int(_relay(model, first)[-1])
+    settings = {
+        "band_center": regulators.v_set_v[first],
+        "band_width": regulators.bandwidth_v[first],
+        "power_transducer_ratio": regulators.pt_ratio[first],
+        "current_transducer_ratio": regulators.ct_primary_a[first],
     }
+    for k in rows:
+        letter = "ABC"[regulators.phase[k]]
+        settings[f"compensator_r_setting_{letter}"] = regulators.r_comp_v[k]
+        settings[f"compensator_x_setting_{letter}"] = regulators.x_comp_v[k]
     properties = {
         "name": name,
         "connect_type": "WYE_WYE",
         "Control": "MANUAL",
         # the ratio of type A is 1 + tap·step, that of type B its counterpart 1/(1 - tap·step)
         "Type": "A",
-        **{key: number(volts) for key, volts in band_v.items()},
+        **{key: number(float(value)) for key, value in settings.items()},
+        **({} if sensed < 0 else {"PT_phase": "ABC"[sensed], "CT_phase": "ABC"[sensed]}),
         "time_delay": "30.0",
         "raise_taps": str(most),
         "lower_taps": str(most),
