@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from voltier.federates import exit_codes
-from voltier.federates.exchange_formats import exports
+from voltier.federates.exchange_formats import exports, imports
 from voltier.federates.interruption import Interrupted, interruptible
 from voltier.federates.options import (
     HoursOption,
@@ -45,6 +45,7 @@ app = typer.Typer(
 
 app.add_typer(studies)
 app.add_typer(exports)
+app.add_typer(imports)
 
 
 @app.callback(invoke_without_command=True)

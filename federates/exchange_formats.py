@@ -18,6 +18,11 @@ exports = typer.Typer(
 )
 
 
+@exports.callback()
+def _writing() -> None:
+    """Write a scenario for other tools."""
+
+
 @exports.command("gridlabd")
 def export_to_gridlabd(
     scenario: ScenarioArgument,
@@ -44,6 +49,52 @@ def export_to_gridlabd(
     _refuse_full(out)
     write_files(out, export_gridlabd(load_scenario(scenario, override or []), run))
     typer.echo(out / "README.txt")
+
+
+imports = typer.Typer(
+    name="import",
+    help="Read feeders of other tools. `voltier import gridlabd --help` tells more.",
+    rich_markup_mode=None,
+    no_args_is_help=True,
+)
+
+
+@imports.callback()
+def _reading() -> None:
+    """Read feeders of other tools."""
+
+
+@imports.command("gridlabd")
+def import_from_gridlabd(
+    model: Annotated[Path, typer.Argument(metavar="FILE.glm", help="Model to read, with what it includes.")],
+    out: Annotated[
+        Path | None, typer.Argument(metavar="DIR", help="Folder to make; default: named after the file.")
+    ] = None,
+) -> None:
+    """Make a market's feeder of a GridLAB-D model.
+
+    Writes feeder/ (tables that feeder.name takes), topics.json (which object and property stands behind each topic of a
+    bus and phase) and scenario.yaml, to start from. Every problem is told at once, with file, object, property, remedy.
+
+    Example: voltier import gridlabd IEEE-34.glm mine, then voltier validate mine/scenario.yaml
+    """
+    from voltier.scenarios.build import check_data
+    from voltier.scenarios.exchange_import import SCENARIO, import_gridlabd
+    from voltier.scenarios.schema import load_scenario
+
+    folder = out or Path(model.stem)
+    _refuse_full(folder)
+    found = import_gridlabd(model)
+    write_files(folder, found.files)
+    scenario = load_scenario(folder / SCENARIO)
+    check_data(scenario)
+    for note in found.notes:
+        typer.echo(f"note: {note}")
+    feeder = found.feeder
+    typer.echo(
+        f"{len(feeder.bus)} buses, {len(feeder.lines.name)} lines, {len(feeder.load_buses)} load buses"
+    )
+    typer.echo(folder / SCENARIO)
 
 
 def write_files(folder: Path, files: Mapping[str, str]) -> None:

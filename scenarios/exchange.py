@@ -100,6 +100,7 @@ def export_gridlabd(scenario: Scenario, run_dir: Path | None = None) -> dict[str
         "snapshot.glm": include,
         "model.glm": f'module tape;\n{include}#include "players.glm"\n{recorders}',
         "model_helics.glm": f'module connection;\n#include "network.glm"\n{_HELICS_OBJECT}',
+        "run.py": _RUN,
         "helics.json": helics_json(name, MINUTE_S, _publications(model), _subscriptions(model, course)),
         "federate.json": json.dumps(config, indent=1) + "\n",
         **{player.file: player.text(scenario.start) for player in players},
@@ -107,6 +108,17 @@ def export_gridlabd(scenario: Scenario, run_dir: Path | None = None) -> dict[str
     }
 
 
+_RUN = """\"\"\"Run model.glm by the package gridlabd, in this folder.\"\"\"
+
+from gridlabd import DirectGridLabD
+
+model = DirectGridLabD()
+for step in (lambda: model.load_glm(["model.glm"]), model.setup_after_load, model.run):
+    code = step()
+    if code.name != "SUCCESS":
+        raise SystemExit(f"GridLAB-D: {code.name}")
+model.exit_gld("")
+"""
 _HELICS_OBJECT = "object helics_msg {\n    name helics;\n    configure helics.json;\n}\n"
 
 
@@ -140,11 +152,8 @@ def _recorded(scenario: Scenario, feeder: Feeder, run_dir: Path) -> _Course:
     if ran.feeder != scenario.feeder or ran.start != scenario.start or table.num_rows != len(t_s) * len(bus):
         remedy = f"export the run's own scenario, {run_dir / 'config.resolved.yaml'}"
         raise InputError([Problem("command line", "--run", str(run_dir), remedy)])
-    p_kw, q_kvar, v_pu = (
-        table[key].to_numpy().reshape(len(t_s), len(bus)) for key in ("p_kw", "q_kvar", "v_pu")
-    )
+    p_kw, q_kvar = (table[key].to_numpy().reshape(len(t_s), len(bus)) for key in ("p_kw", "q_kvar"))
     tap = _replayed_taps(scenario, feeder, t_s, p_kw, q_kvar)
-    del v_pu
     used = (p_kw != 0).any(axis=0) | (q_kvar != 0).any(axis=0)
     return _Course(bus[used], phase[used], t_s, p_kw[:, used], q_kvar[:, used], tap)
 

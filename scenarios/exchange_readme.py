@@ -13,13 +13,13 @@ The clock runs in the scenario's local standard time, without daylight saving.
 
 1 One instant: power flow alone
     gridlabd snapshot.glm
-  snapshot.glm takes in network.glm (wires, regulators at their taps, capacitors, loads named injection_BUS{zero}){loads}.
+  snapshot.glm takes in network.glm (wires, regulators at their taps, capacitors, loads injection_BUS{zero}){loads}.
   voltier reads it back: voltier import gridlabd snapshot.glm DIR
 
 2 The whole time, driven by players
     gridlabd model.glm
   or, with the package (pip install gridlabd):
-    python -c "from gridlabd import DirectGridLabD as G; m = G(); m.load_glm(['model.glm']); m.setup_after_load(); m.run(); m.exit_gld('')"
+    python run.py
   {players} files in players/, one for each load point and each regulator phase that moves: time, value.
   A value holds until the next. Powers are in VA, consumption positive, injection negative. Recorders write voltages of
   all nodes and the power at the source into results/, every minute.
