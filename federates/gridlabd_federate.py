@@ -62,6 +62,8 @@ def run_gridlabd_federate(path: Path) -> None:
             helics.helicsFederateDisconnect(federate)
     except (ChildLost, GridlabdSaid) as error:
         raise FederationError(f"GridLAB-D, {error}") from error
+    except helics.HelicsException as error:
+        raise FederationError(f"HELICS, by {config.helics}: {error}") from error
     finally:
         child.end()
         helics.helicsCloseLibrary()
@@ -88,7 +90,11 @@ def _take_part(federate: Any, child: GridlabdChild, config: FederateConfig) -> N
     start = datetime.fromisoformat(config.start).replace(tzinfo=UTC)
     helics.helicsFederateEnterExecutingMode(federate)
     for t_s in range(config.period_s, config.duration_s + 1, config.period_s):
-        helics.helicsFederateRequestTime(federate, float(t_s))
+        granted_s = helics.helicsFederateRequestTime(federate, float(t_s))
+        if granted_s != t_s:
+            raise FederationError(
+                f"the federation ended before second {t_s} of {config.duration_s} (granted {granted_s:g})"
+            )
         writes = [
             (port.target, port.key, number(complex(helics.helicsInputGetComplex(port.interface))))
             for port in inputs

@@ -31,7 +31,8 @@ The clock runs in the scenario's local standard time, without daylight saving.
     gridlabd model_helics.glm
   helics.json names the topics; "info" of each says which object and property it is. GridLAB-D publishes
   gridlabd/BUS/voltage_A [V] and gridlabd/SOURCE/measured_power_A [VA]; it follows voltier/BUS/load_A [VA, complex,
-  consumption positive], which your federate has to publish. Add "broker_port" to helics.json for another port.
+  consumption positive], which your federate has to publish. For another broker, add to helics.json
+  "core_init_string": "--broker_address=tcp://HOST:PORT".
 
 4 As a HELICS federate, with the pip packages gridlabd and voltier: the same topics from the same helics.json
     helics_broker -f 2 &
