@@ -21,6 +21,7 @@ from voltier.federates.gridlabd_worker import Reply, Request
 LOG_LINES = 6
 # the parent gives up first, so that the text says what happened; the worker's own watchdog is for a dead parent
 _WATCHDOG_MARGIN_S = 2.0
+_END_S = 5.0
 
 
 class ChildLost(Exception):
@@ -62,18 +63,14 @@ class GridlabdChild:
         limit_s = request.limit_s
         request.limit_s += _WATCHDOG_MARGIN_S
         assert self._process.stdin is not None
+        # a pipe that nobody reads is full at some time: to send may take for ever, too
+        _in_background(_send, self._process.stdin, msgspec.json.encode(request) + b"\n")
         try:
-            self._process.stdin.write(msgspec.json.encode(request) + b"\n")
-            self._process.stdin.flush()
             line = self._lines.get(timeout=limit_s)
         except queue.Empty:
             raise ChildLost(f"its process has not answered for {limit_s:g} s{self._last_words()}") from None
-        except OSError:
-            line = b""
         if not line:
-            code = self._process.wait()
-            how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-            raise ChildLost(f"its process {how}{self._last_words()}")
+            raise ChildLost(f"its process {self._how_it_ended()}{self._last_words()}")
         reply = msgspec.json.decode(line, type=Reply)
         if reply.error:
             raise GridlabdSaid(f"it reports: {reply.error}")
@@ -83,6 +80,13 @@ class GridlabdChild:
         """End the process by force: it holds nothing worth keeping."""
         self._finalise()
 
+    def _how_it_ended(self) -> str:
+        try:
+            code = self._process.wait(timeout=_END_S)
+        except subprocess.TimeoutExpired:
+            return "closed its pipe"
+        return f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+
     def _last_words(self) -> str:
         """Give the end of what it printed."""
         return "".join(f"\n  {line.decode(errors='replace').strip()}" for line in self._said)
@@ -90,6 +94,13 @@ class GridlabdChild:
 
 def _in_background(listen: Callable[..., None], *arguments: object) -> None:
     threading.Thread(target=listen, args=arguments, name="gridlabd", daemon=True).start()
+
+
+def _send(stdin: IO[bytes], data: bytes) -> None:
+    """Send; that the process is gone is seen at the other pipe."""
+    with suppress(OSError, ValueError):
+        stdin.write(data)
+        stdin.flush()
 
 
 def _pass_on(stdout: IO[bytes], lines: queue.SimpleQueue[bytes]) -> None:
@@ -107,6 +118,3 @@ def _remember(stderr: IO[bytes], said: deque[bytes]) -> None:
 def _end(process: subprocess.Popen[bytes]) -> None:
     process.kill()
     process.wait()
-    if process.stdin is not None:
-        with suppress(OSError):
-            process.stdin.close()

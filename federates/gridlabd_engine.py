@@ -195,12 +195,9 @@ class GridlabdFlow:
             v_pu[there] = v_pu[high] - v_pu[high].mean()
         current = np.zeros(len(self._feeder.regulators.name), dtype=np.complex128)
         current[rows] = amps
-        p_cc_kw, loss_kw = (
-            -import_va.real / 1000.0,
-            float((through_va[0::2] - through_va[1::2]).real.sum() / 1000.0),
-        )
-        injected_kw = float(state.power[:, 0].sum())
-        missing_kw = injected_kw - p_cc_kw.sum() - loss_kw
+        p_cc_kw = -import_va.real / 1000.0
+        loss_kw = float((through_va[0::2] - through_va[1::2]).real.sum() / 1000.0)
+        missing_kw = float(state.power[:, 0].sum() - p_cc_kw.sum()) - loss_kw
         if not abs(missing_kw) < BALANCE_KW + BALANCE_SHARE * np.abs(state.power[:, 0]).sum():
             raise GridlabdSaid(f"its answer lacks {missing_kw:g} kW between injections, import and losses")
         return Flow(v_pu, p_cc_kw, -import_va.imag / 1000.0, loss_kw, current, converged=True)
