@@ -89,7 +89,7 @@ class GridlabdChild:
 
     def _last_words(self) -> str:
         """Give the end of what it printed."""
-        return "".join(f"\n  {line.decode(errors='replace').strip()}" for line in self._said)
+        return "".join(f"\n  {line.decode(errors='replace')}" for line in self._said)
 
 
 def _in_background(listen: Callable[..., None], *arguments: object) -> None:
@@ -112,7 +112,9 @@ def _pass_on(stdout: IO[bytes], lines: queue.SimpleQueue[bytes]) -> None:
 
 def _remember(stderr: IO[bytes], said: deque[bytes]) -> None:
     """Keep the last lines; GridLAB-D warns by the thousand when it finds no solution."""
-    said.extend(line for line in stderr if line.strip() and not line.startswith(b"WARNING"))
+    # its progress shares a line with what it says, after carriage returns
+    ends = (line.rpartition(b"\r")[2].strip() for line in stderr)
+    said.extend(end for end in ends if end and not end.startswith((b"WARNING", b"Processing")))
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -55,7 +55,7 @@ def readme(scenario: Scenario, run_dir: Path | None, players: int, loads: str) -
         )
     return _TEXT.format(
         name=scenario.name,
-        feeder=scenario.feeder.name,
+        feeder=Path(scenario.feeder.name).name,
         source=source,
         zero=" of no power" if loads else " as in the first minute",
         loads=f" and {loads} (the spot loads)" if loads else "",
