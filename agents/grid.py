@@ -9,6 +9,7 @@ import numpy as np
 from voltier.agents.clock import MINUTE_S
 from voltier.agents.messages import Index, Injections, Measurement, Taps
 from voltier.agents.operator import Mail, Outbox, Rows
+from voltier.grid.errors import FederationError, NotConvergedError
 from voltier.grid.feeder import Feeder
 from voltier.grid.flow.port import Flow, PowerFlow
 from voltier.grid.regulators import next_taps, regulators_above
@@ -47,9 +48,13 @@ class GridOperator:
         """Solve the minute's power flow on the injections received and report what the meters see."""
         t_s = now_s // MINUTE_S * MINUTE_S
         p_kw, q_kvar = self._gather([mail.body for mail in inbox if isinstance(mail.body, Injections)])
-        flow = self._engine.solve(p_kw, q_kvar, self._tap)
-        if self._controlled and not self._settled:
-            flow = self._settle(flow, p_kw, q_kvar)
+        try:
+            flow = self._engine.solve(p_kw, q_kvar, self._tap)
+            if self._controlled and not self._settled:
+                flow = self._settle(flow, p_kw, q_kvar)
+        except (NotConvergedError, FederationError) as error:
+            text = f"power flow of minute {t_s // MINUTE_S} (simulated second {t_s}): {error}"
+            raise type(error)(text) from error
         outbox = Outbox()
         measurement = Measurement(t_s=t_s, p_cc_kw=flow.p_cc_kw, q_cc_kvar=flow.q_cc_kvar)
         outbox.mail += [Mail(self.name, to, measurement) for to in ("pmo", "resilience")]
@@ -57,6 +62,8 @@ class GridOperator:
         outbox.mail += [Mail(self.name, to, taps) for to in self._tap_readers]
         next_tap = next_taps(self._feeder, flow, self._tap) if self._controlled else self._tap
         self._record(t_s, flow, p_kw, q_kvar, outbox)
+        if flow.note:
+            outbox.rows.append(_event(t_s, "power-flow", flow.note))
         self._watch_limits(t_s, np.abs(flow.v_pu), next_tap, outbox)
         self._tap = next_tap
         return outbox

@@ -14,6 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from voltier.federates import exit_codes
+from voltier.federates.exchange_formats import exports, imports
 from voltier.federates.interruption import Interrupted, interruptible
 from voltier.federates.options import (
     HoursOption,
@@ -43,6 +44,8 @@ app = typer.Typer(
 
 
 app.add_typer(studies)
+app.add_typer(exports)
+app.add_typer(imports)
 
 
 @app.callback(invoke_without_command=True)
@@ -91,11 +94,13 @@ def list_scenarios() -> None:
 @app.command()
 def validate(scenario: ScenarioArgument, override: SetOption = None) -> None:
     """Check a scenario and its data files, and tell every problem found."""
+    from voltier.federates.gridlabd_engine import check_gridlabd
     from voltier.scenarios.build import check_data
     from voltier.scenarios.schema import load_scenario
 
     case = load_scenario(scenario, override or [])
     check_data(case)
+    check_gridlabd(case.feeder.engine)
     typer.echo(f"{case.name}: no problems found")
 
 
@@ -127,18 +132,6 @@ def compare(
     for run_dir in run_dirs:
         require_run(run_dir)
     typer.echo(write_comparison(run_dirs, out))
-
-
-@app.command()
-def export(
-    target: Annotated[str, typer.Argument(metavar="gridlabd|helics")],
-    scenario: ScenarioArgument,
-    out: Annotated[Path, typer.Argument(metavar="DIR")],
-) -> None:
-    """Write a scenario for other tools (not built yet)."""
-    if target not in ("gridlabd", "helics"):
-        refuse("target", target, "take gridlabd or helics")
-    raise VoltierError(f"export {target} of {scenario} to {out} is not built yet; nothing was written")
 
 
 @app.command()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from voltier.agents.attacker import Attacker, GeneratorAttack
@@ -9,6 +11,9 @@ from voltier.agents.operator import Operator
 from voltier.agents.population import Population
 from voltier.agents.smo import SmoRows
 from voltier.grid.errors import FederationError, InputError, Problem
+from voltier.grid.feeder import Feeder
+from voltier.grid.flow.engines import engine
+from voltier.grid.flow.port import PowerFlow
 from voltier.scenarios.build_primary import area_names, areas_of, build_area, build_pmo, phase_nodes
 from voltier.scenarios.built_case import BuiltCase, built_case, market_clock, start_taps
 from voltier.scenarios.inputs import conditions
@@ -28,11 +33,18 @@ def operator_names(scenario: Scenario) -> list[str]:
     return ["wholesale", "resilience", *smos, *area_names(scenario), "pmo", *cmos, "grid"]
 
 
-def build_operator(scenario: Scenario, name: str) -> Operator:
-    """Build one operator by its name. Raises FederationError for a name the scenario does not have."""
+def build_operator(
+    scenario: Scenario, name: str, *, make_engine: Callable[[str, Feeder], PowerFlow] = engine
+) -> Operator:
+    """Build one operator by its name. Raises FederationError for a name the scenario does not have.
+
+    make_engine : makes the power flow of a name and a feeder; from above, it may know engines that run as processes
+    """
     if name not in operator_names(scenario):
         raise FederationError(f"no operator {name!r} here; there are: {', '.join(operator_names(scenario))}")
     role, _, shard = name.partition(".")
+    if role == "grid":
+        return _grid(scenario, make_engine)
     return _BUILDERS[role](scenario, int(shard or 0))
 
 
@@ -233,14 +245,13 @@ def _cmo(scenario: Scenario, k: int) -> Operator:
     return ConsumerOperator(k, case.shard(k), case.profiles_kw, rules, iot, scenario.seed)
 
 
-def _grid(scenario: Scenario, _: int) -> Operator:
+def _grid(scenario: Scenario, make_engine: Callable[[str, Feeder], PowerFlow]) -> Operator:
     from voltier.agents.grid import GridOperator
-    from voltier.grid.flow.engines import engine
 
     feeder = built_case(scenario).feeder
     return GridOperator(
         feeder,
-        engine(scenario.feeder.engine, feeder),
+        make_engine(scenario.feeder.engine, feeder),
         start_taps(scenario, feeder),
         controlled=scenario.feeder.regulators == "controlled",
         v_min_pu=scenario.feeder.v_min_pu,
@@ -256,5 +267,4 @@ _BUILDERS = {
     "area": build_area,
     "pmo": build_pmo,
     "cmo": _cmo,
-    "grid": _grid,
 }

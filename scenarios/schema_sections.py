@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 Design = Literal["hierarchical", "primary_only", "no_market"]
 Policy = Literal["hold", "relax", "abort"]
-Engine = Literal["opendss", "pandapower-balanced", "pandapower-three-phase"]
+Engine = Literal["opendss", "gridlabd", "pandapower-balanced", "pandapower-three-phase"]
 
 MINUTE_S = 60
 

@@ -133,7 +133,10 @@ def test_validate_says_that_a_library_scenario_is_sound(tmp_path: Path) -> None:
             ["federate", "pmo", "--scenario", "x.yaml", "--builder", "no.such:thing"],
             ["--builder", "no.such:thing"],
         ),
-        (["export", "matlab", "ieee123-day", "out"], ["matlab", "gridlabd or helics"]),
+        (["export", "matlab", "ieee123-day", "out"], ["matlab", "No such command"]),
+        (["export", "gridlabd", "ieee123-day", "full"], ["full", "empty or not there yet"]),
+        (["export", "gridlabd", "ieee123-day", "out", "--run", "full"], ["no run directory"]),
+        (["import", "gridlabd", "no-such.glm", "out"], ["no-such.glm", "provide"]),
     ],
 )
 def test_bad_input_is_refused_with_a_remedy_before_anything_starts(
@@ -149,11 +152,14 @@ def test_bad_input_is_refused_with_a_remedy_before_anything_starts(
     assert [path.name for path in tmp_path.rglob("*")] == ["full", "thesis.txt"]
 
 
-def test_export_says_that_it_is_not_built(tmp_path: Path) -> None:
-    done = voltier("export", "gridlabd", "ieee123-day", "out", cwd=tmp_path)
-    assert done.returncode == 3
-    assert "not built yet" in done.stderr
-    assert list(tmp_path.iterdir()) == []
+def test_what_is_exported_to_gridlabd_is_imported_again(tmp_path: Path) -> None:
+    out = voltier("export", "gridlabd", "ieee123-hour", "case", cwd=tmp_path)
+    assert out.returncode == 0, out.stderr
+    assert "README.txt" in out.stdout
+    back = voltier("import", "gridlabd", "snapshot.glm", "../mine", cwd=tmp_path / "case")
+    assert back.returncode == 0, back.stderr
+    checked = voltier("validate", "mine/scenario.yaml", cwd=tmp_path)
+    assert "no problems found" in checked.stdout
 
 
 @pytest.mark.parametrize(
