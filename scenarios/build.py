@@ -65,6 +65,8 @@ def table_layouts(scenario: Scenario) -> dict[str, TableLayout]:
     primary_parties = (*population.smo_name, *generators, "pmo", "bulk")
     secondary_parties = (*population.sma_name, *population.smo_name)
     nodes = {"bus": tuple(feeder.bus[i] for i in bus), "phase": tuple("abc"[k] for k in phase)}
+    regulators = feeder.regulators
+    regulated = {"regulator": regulators.name, "phase": tuple("abc"[k] for k in regulators.phase.tolist())}
     by_phase = scenario.primary.formulation == "current_injection" and scenario.design != "no_market"
     return {
         "primary": layout("primary", bus=tuple(feeder.bus[i] for i in population.smo_bus)),
@@ -83,6 +85,7 @@ def table_layouts(scenario: Scenario) -> dict[str, TableLayout]:
             market=("secondary",) * len(secondary_parties) + ("primary",) * len(primary_parties),
             party=(*secondary_parties, *primary_parties),
         ),
+        **({"taps": layout("taps", **regulated)} if regulators.name else {}),
         **({"dlmp": layout("dlmp", **nodes)} if by_phase else {}),
     }
 

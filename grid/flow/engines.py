@@ -27,16 +27,30 @@ def _pandapower_three_phase(feeder: Feeder) -> PowerFlow:
     return PandapowerFlow(feeder, phases="three")
 
 
+def _power_grid_model(feeder: Feeder) -> PowerFlow:
+    from voltier.grid.flow.power_grid_model import PowerGridModelFlow
+
+    return PowerGridModelFlow(feeder)
+
+
 # each tool is imported when it is asked for: pandapower takes seconds
 ENGINES: dict[str, Callable[[Feeder], PowerFlow]] = {
     "opendss": _opendss,
     "pandapower-balanced": _pandapower_balanced,
     "pandapower-three-phase": _pandapower_three_phase,
+    "power-grid-model": _power_grid_model,
 }
 
 
 def engine(name: str, feeder: Feeder) -> PowerFlow:
-    """Build the engine of this name for a feeder; InputError names the engines there are."""
+    """Build the engine of this name for a feeder.
+
+    Raises InputError for an unknown name, for a tool that is not installed, and for a feeder it cannot represent.
+    """
     if name not in ENGINES:
         raise InputError([Problem("power flow", "engine", name, f"choose one of {', '.join(ENGINES)}")])
-    return ENGINES[name](feeder)
+    try:
+        return ENGINES[name](feeder)
+    except ModuleNotFoundError as error:
+        remedy = f"the package {error.name} is not installed: pip install 'voltier[crosscheck]'"
+        raise InputError([Problem("power flow", "engine", name, remedy)]) from error
