@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from voltier.federates.progress import ProgressLine, Watch, unwatched
@@ -25,6 +26,38 @@ def following(scenario: Scenario, *, quiet: bool) -> Iterator[Watch]:
         return
     with ProgressLine(console, scenario.name, scenario.end_s) as line:
         yield line
+
+
+@contextmanager
+def counting(*, quiet: bool) -> Iterator[Callable[[str, int], Callable[[], None]]]:
+    """Show a bar for each part of a long work, on a terminal only; see scenarios.studies.crosscheck.Progress."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as bars:
+
+        def begin(name: str, steps: int) -> Callable[[], None]:
+            task = bars.add_task(name, total=steps)
+            return lambda: bars.advance(task)
+
+        yield begin
+
+
+def show_crosscheck(to: Console, found: Mapping[str, Mapping[str, object]], folder: Path) -> None:
+    """Print how far each engine is from the run."""
+    keys = (
+        "voltage.max_difference_pu",
+        "voltage.median_difference_pu",
+        "losses.difference_percent",
+        "import.difference_percent",
+        "solve_s",
+    )
+    header = ("engine", "max |Δv|", "median |Δv|", "losses", "import", "time")
+    table = Table(*header, "node", "verdict", box=None, pad_edge=False, header_style="bold")
+    for name, kpis in found.items():
+        cells = [readable(kpis.get(key), split_key(key)[2]) for key in keys]
+        verdict = "within limits" if kpis["within_limits"] else "[red]beyond limits[/red]"
+        table.add_row(name, *cells, str(kpis.get("voltage.worst_node", "–")), verdict)
+    to.print(table)
+    to.print(f"\npage    {folder / 'crosscheck.html'}", soft_wrap=True)
 
 
 def show_result(to: Console, run_dir: Path) -> None:

@@ -12,6 +12,7 @@ from voltier.scenarios.schema_sections import (
     MINUTE_S,
     AttackSection,
     ConsumerSection,
+    CrosscheckSection,
     Design,
     FederationSection,
     FeederSection,
@@ -76,6 +77,7 @@ class Scenario(Section):
     iot: IotSection = IotSection()
     federation: FederationSection = FederationSection()
     recording: RecordingSection = RecordingSection()
+    crosscheck: CrosscheckSection = CrosscheckSection()
     inputs: InputsSection = InputsSection()
 
     @property
@@ -169,7 +171,7 @@ def _wrong_engine(scenario: Scenario) -> list[tuple[str, object, str]]:
         return []
     remedy = (
         "set feeder.regulators to neutral, or feeder.engine to opendss: taps move each phase by itself, "
-        "and pandapower-three-phase has one ratio for all three"
+        "and pandapower-three-phase averages the impedances that they scale"
     )
     return [("feeder.regulators", feeder.regulators, remedy)]
 

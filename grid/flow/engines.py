@@ -41,6 +41,13 @@ ENGINES: dict[str, Callable[[Feeder], PowerFlow]] = {
     "power-grid-model": _power_grid_model,
 }
 
+BALANCED = "pandapower-balanced"
+
+
+def three_phase_engines() -> tuple[str, ...]:
+    """Name the engines that solve each phase by itself, and so can judge one another."""
+    return tuple(name for name in ENGINES if name != BALANCED)
+
 
 def engine(name: str, feeder: Feeder) -> PowerFlow:
     """Build the engine of this name for a feeder.
