@@ -131,13 +131,17 @@ def compare(
 
 @app.command()
 def crosscheck(
-    run_dir: Annotated[Path, typer.Argument(metavar="DIR", help="Run directory, of any tool that writes the tables.")],
+    run_dir: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Run directory, of any tool that writes the tables.")
+    ],
     every: Annotated[int, typer.Option(metavar="MINUTES", help="Replay only every so many minutes.")] = 1,
     engines: Annotated[
         str | None,
         typer.Option(metavar="A,B", help="Engines to replay in; default: all, and each must be installed."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Directory of the results; default DIR/crosscheck.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Directory of the results; default DIR/crosscheck.")
+    ] = None,
     scenario: Annotated[
         str | None, typer.Option(help="Scenario that names feeder and limits; default: the run's own.")
     ] = None,

@@ -54,6 +54,11 @@ def population_of(scenario: Scenario) -> Population:
     return _case(scenario).population
 
 
+def feeder_of(scenario: Scenario) -> Feeder:
+    """Return the scenario's feeder."""
+    return _case(scenario).feeder
+
+
 def table_layouts(scenario: Scenario) -> dict[str, TableLayout]:
     """Name the columns and fixed rows of every table of a run."""
     case = _case(scenario)

@@ -95,7 +95,11 @@ def read_dispatch(run_dir: Path, feeder: Feeder, every_min: int = 1) -> Dispatch
         state[column] = np.full((len(t_s), len(feeder.bus), 3), empty)
         state[column][:, bus, phase] = grid[column][at_grid]
     recorded = "taps" in table_names(run_dir)
-    tap = _recorded_taps(run_dir, feeder, t_s) if recorded else _taps_of_voltages(run_dir, feeder, state["v_pu"])
+    tap = (
+        _recorded_taps(run_dir, feeder, t_s)
+        if recorded
+        else _taps_of_voltages(run_dir, feeder, state["v_pu"])
+    )
     return Dispatch(
         t_s=t_s,
         p_kw=state["p_kw"],
@@ -141,7 +145,12 @@ def difference(dispatch: Dispatch, other: Replay) -> Difference:
 
 
 def figures(
-    dispatch: Dispatch, other: Replay, change: Difference, feeder: Feeder, every_min: int, limits: CrosscheckSection
+    dispatch: Dispatch,
+    other: Replay,
+    change: Difference,
+    feeder: Feeder,
+    every_min: int,
+    limits: CrosscheckSection,
 ) -> Kpis:
     """Sum up an engine's difference as flat key figures.
 
@@ -223,16 +232,22 @@ def _check_columns(run_dir: Path, grid: Block, substation: Block) -> None:
     lacking = [("grid", name) for name in ("bus", "phase") if name not in grid.keys]
     lacking += [("grid", name) for name in ("v_pu", "p_kw", "q_kvar") if name not in grid.values]
     lacking += [("substation", name) for name in ("p_kw", "loss_kw") if name not in substation.values]
-    remedy = "the column is not there; give injections and voltages of every bus and phase (p_kw, q_kvar, v_pu)"
+    remedy = (
+        "the column is not there; give injections and voltages of every bus and phase (p_kw, q_kvar, v_pu)"
+    )
     if lacking:
-        raise InputError([Problem(f"{run_dir}: table {table}", "column", name, remedy) for table, name in lacking])
+        raise InputError(
+            [Problem(f"{run_dir}: table {table}", "column", name, remedy) for table, name in lacking]
+        )
 
 
 def _places(run_dir: Path, grid: Block, feeder: Feeder) -> tuple[Index, Index]:
     """Find the table's rows among the feeder's buses and phases; all of them, and no others."""
     row = {name: k for k, name in enumerate(feeder.bus)}
     named = list(zip(grid.keys["bus"].tolist(), grid.keys["phase"].tolist(), strict=True))
-    known = [(row[bus], "abc".index(phase)) for bus, phase in named if bus in row and phase in ("a", "b", "c")]
+    known = [
+        (row[bus], "abc".index(phase)) for bus, phase in named if bus in row and phase in ("a", "b", "c")
+    ]
     strange = [f"{bus}.{phase}" for bus, phase in named if bus not in row or phase not in ("a", "b", "c")]
     there = np.zeros_like(feeder.has_phase)
     for bus, phase in known:
@@ -240,7 +255,9 @@ def _places(run_dir: Path, grid: Block, feeder: Feeder) -> tuple[Index, Index]:
     missing = [f"{feeder.bus[i]}.{'abc'[k]}" for i, k in np.argwhere(feeder.has_phase & ~there).tolist()]
     strange += [f"{feeder.bus[i]}.{'abc'[k]}" for i, k in np.argwhere(~feeder.has_phase & there).tolist()]
     problems = [
-        Problem(f"{run_dir}: table grid", "bus, phase", _some(names), f"{what} feeder {feeder.name}; {remedy}")
+        Problem(
+            f"{run_dir}: table grid", "bus, phase", _some(names), f"{what} feeder {feeder.name}; {remedy}"
+        )
         for names, what, remedy in (
             (strange, "these nodes are not of the", "crosscheck the run on its own feeder (--scenario)"),
             (missing, "these nodes are missing that are of the", "record every bus and phase"),
@@ -264,9 +281,13 @@ def _recorded_taps(run_dir: Path, feeder: Feeder, t_s: Index) -> Index:
     where = f"{run_dir}: table taps"
     if sorted(own) != sorted(named):
         remedy = f"give one row for each regulated phase of feeder {feeder.name}, at every time"
-        raise InputError([Problem(where, "regulator, phase", _some([".".join(row) for row in named]), remedy)])
+        raise InputError(
+            [Problem(where, "regulator, phase", _some([".".join(row) for row in named]), remedy)]
+        )
     if not np.isin(t_s, block.t_s).all():
-        raise InputError([Problem(where, "t_s", len(block.t_s), "give the taps at every time of the table grid")])
+        raise InputError(
+            [Problem(where, "t_s", len(block.t_s), "give the taps at every time of the table grid")]
+        )
     column = [named.index(row) for row in own]
     return block["tap"][np.searchsorted(block.t_s, t_s)][:, column].astype(np.int64)
 
@@ -279,7 +300,9 @@ def _taps_of_voltages(run_dir: Path, feeder: Feeder, v_pu: Array) -> Index:
     tap = np.rint(np.nan_to_num(exact))
     off = ~(np.abs(exact - tap) <= TAP_ROUNDING)
     remedy = "the voltages on both sides of it are not a whole number of taps apart; give a table taps"
-    names = [f"{regulators.name[k]}.{'abc'[regulators.phase[k]]}" for k in np.flatnonzero(off.any(axis=0)).tolist()]
+    names = [
+        f"{regulators.name[k]}.{'abc'[regulators.phase[k]]}" for k in np.flatnonzero(off.any(axis=0)).tolist()
+    ]
     if names:
         raise InputError([Problem(f"{run_dir}: table grid", "v_pu", _some(names), remedy)])
     return tap.astype(np.int64)

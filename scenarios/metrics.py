@@ -8,11 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from voltier.grid.feeder import read_feeder
 from voltier.scenarios.manifest import RunDirectory
 from voltier.scenarios.metrics_attack import attack_kpis
 from voltier.scenarios.metrics_household import flexibility_kpis, household_kpis
+from voltier.scenarios.metrics_interruptions import customers_at, interruption_kpis
+from voltier.scenarios.metrics_loading import loading, loading_kpis
 from voltier.scenarios.metrics_physical import generation_kw, load_kw
 from voltier.scenarios.metrics_voltage import voltage_kpis
+from voltier.scenarios.metrics_welfare import sma_bill_kpis, welfare_kpis
 from voltier.scenarios.panels import Array, Block, read_block
 from voltier.scenarios.results import read_table, table_names
 from voltier.scenarios.schema import Scenario
@@ -57,8 +61,13 @@ def compute_kpis(run_dir: Path, scenario: Scenario) -> Kpis:
     kpis |= _prices(blocks["primary"], blocks["secondary"], blocks["system"])
     kpis |= _phase_prices(blocks["dlmp"])
     kpis["prices.retail_usd_per_kwh"] = scenario.wholesale.retail_usd_per_kwh
-    if blocks["grid"] is not None:
-        kpis |= voltage_kpis(blocks["grid"], (scenario.feeder.v_min_pu, scenario.feeder.v_max_pu))
+    grid = blocks["grid"]
+    if grid is not None:
+        kpis |= voltage_kpis(grid, (scenario.feeder.v_min_pu, scenario.feeder.v_max_pu))
+        kpis |= interruption_kpis(grid, customers_at(grid, scenario))
+        kpis |= _loading(run_dir, scenario)
+    kpis |= welfare_kpis(blocks["system"], blocks["substation"])
+    kpis |= sma_bill_kpis(blocks["settlement"], blocks["secondary"])
     kpis |= _scores(blocks["secondary"])
     kpis |= _settlement(blocks["settlement"])
     kpis |= _clearings(run_dir)
@@ -135,6 +144,12 @@ def _phase_prices(dlmp: Block | None) -> Kpis:
     kpis["prices.mean_phase_spread_usd_per_kwh"] = float(spread.mean())
     kpis["prices.max_phase_spread_usd_per_kwh"] = float(spread.max())
     return kpis
+
+
+def _loading(run_dir: Path, scenario: Scenario) -> Kpis:
+    """Thermal loading; none where the tables do not hold the whole feeder."""
+    found = loading(run_dir, read_feeder(scenario.feeder.name))
+    return {} if isinstance(found, str) else loading_kpis(found)
 
 
 def _scores(secondary: Block | None) -> Kpis:

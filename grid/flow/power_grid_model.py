@@ -92,9 +92,7 @@ class PowerGridModelFlow:
         network, lines = self._network, self._feeder.lines
         b_pu = np.zeros((len(network.parent), 3, 3))
         rows = np.flatnonzero(network.line >= 0)
-        base = np.asarray(
-            PerUnit(network.s_base_kva, self._feeder.kv_ll[network.send_bus[rows]]).z_base_ohm
-        )
+        base = np.asarray(PerUnit(network.s_base_kva, self._feeder.kv_ll[network.send_bus[rows]]).z_base_ohm)
         b_pu[rows] = lines.b_us[network.line[rows]] * 1e-6 * base[:, None, None]
         return b_pu
 
@@ -123,7 +121,11 @@ class PowerGridModelFlow:
         """Fill the lines' matrices, referred to the root's voltage."""
         network, rows = self._network, self._branches
         line = pgm.initialize_array("input", "asym_line", len(rows))
-        line["id"], line["from_node"], line["to_node"] = len(network.parent) + rows, network.parent[rows], rows
+        line["id"], line["from_node"], line["to_node"] = (
+            len(network.parent) + rows,
+            network.parent[rows],
+            rows,
+        )
         line["from_status"] = line["to_status"] = 1
         line["i_n"] = 1.0
         product = scale[rows][:, :, None] * scale[rows][:, None, :]
@@ -178,9 +180,13 @@ class PowerGridModelFlow:
             )
         except PowerGridError as error:
             name = self._feeder.name
-            raise NotConvergedError(f"power-grid-model found no power flow of feeder {name}: {error}") from error
+            raise NotConvergedError(
+                f"power-grid-model found no power flow of feeder {name}: {error}"
+            ) from error
         if not np.isfinite(result["node"]["u_pu"]).all():
-            raise NotConvergedError(f"power-grid-model's voltages of feeder {self._feeder.name} are not numbers")
+            raise NotConvergedError(
+                f"power-grid-model's voltages of feeder {self._feeder.name} are not numbers"
+            )
         return result
 
     def _flow(self, result: Any, inject_kva: Complex, factor: Array) -> Flow:

@@ -113,7 +113,9 @@ def _verdict(check: Crosscheck) -> Section:
         f'<p class="note">Allowed: {limits.v_pu:g} p.u. at any node and minute, {limits.loss_percent:g} % of the energy '
         f"lost, {limits.import_percent:g} % of the peak import in any minute.</p>"
     )
-    finding = "All engines are within the limits" if not outside else f"Outside the limits: {', '.join(outside)}"
+    finding = (
+        "All engines are within the limits" if not outside else f"Outside the limits: {', '.join(outside)}"
+    )
     return Section("verdict", "Verdict", finding, rows_html(header, rows, numeric_from=2) + note)
 
 
@@ -147,7 +149,9 @@ def _over_time(check: Crosscheck) -> Section:
     figure.update_yaxes(type="log", exponentformat="power")
     figure.update_layout(showlegend=True)
     figure.add_hline(y=check.limits.v_pu, line={"color": COLOR["limit"], "dash": "dash", "width": 1})
-    finding = "Largest at any node: " + ", ".join(f"{value:.1e} p.u. in {name}" for name, value in largest.items())
+    finding = "Largest at any node: " + ", ".join(
+        f"{value:.1e} p.u. in {name}" for name, value in largest.items()
+    )
     note = '<p class="note">Line: largest over the nodes; dotted: median; dashed: what is allowed.</p>'
     return Section("voltage", "Voltage difference over time", finding, embed(figure, "voltage-figure") + note)
 
@@ -212,9 +216,12 @@ def _models(check: Crosscheck) -> Section:
     for name, part in check.checked.items():
         told = [MODELS.get(name, "")]
         told += [
-            f"Cannot represent {count} minutes: {text}" for text, count in list(part.replay.refused.items())[:3]
+            f"Cannot represent {count} minutes: {text}"
+            for text, count in list(part.replay.refused.items())[:3]
         ]
-        told += [f"No solution in {count} minutes: {text}" for text, count in list(part.replay.failed.items())[:3]]
+        told += [
+            f"No solution in {count} minutes: {text}" for text, count in list(part.replay.failed.items())[:3]
+        ]
         parts.append(f"<p><b>{html.escape(name)}</b> {html.escape(' '.join(told))}</p>")
     return Section("models", "What the engines model", "", "".join(parts))
 

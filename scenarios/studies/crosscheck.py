@@ -26,7 +26,12 @@ COLUMNS = (
     "engine", "t_s", "v_max_difference_pu", "worst_node", "v_median_difference_pu", "loss_run_kw", "loss_kw",
     "import_run_kw", "import_kw",
 )  # fmt: skip
-KEPT = ("voltage.max_difference_pu", "losses.difference_percent", "import.difference_percent", "within_limits")
+KEPT = (
+    "voltage.max_difference_pu",
+    "losses.difference_percent",
+    "import.difference_percent",
+    "within_limits",
+)
 """What the run's own kpis.json takes over of each engine."""
 
 
@@ -64,7 +69,9 @@ def crosscheck(
             remedy = f"it cannot represent this run; leave it out with --engines: {next(iter(other.refused))}"
             raise InputError([Problem("crosscheck", "engine", name, remedy)])
         change = difference(dispatch, other)
-        checked[name] = Checked(other, change, figures(dispatch, other, change, feeder, every_min, case.crosscheck))
+        checked[name] = Checked(
+            other, change, figures(dispatch, other, change, feeder, every_min, case.crosscheck)
+        )
     found = Crosscheck(
         run=case.name, engine=case.feeder.engine, start_s=case.start_second_of_day, every_min=every_min,
         feeder=feeder, dispatch=dispatch, limits=case.crosscheck, checked=checked,
@@ -123,7 +130,12 @@ def _write(found: Crosscheck, run_dir: Path, out: Path) -> None:
         write_page(found, out / "crosscheck.html")
         own = Path(run_dir) / "kpis.json"
         if own.is_file():
-            kept = {f"crosscheck.{name}.{key}": kpis[key] for name, kpis in cases.items() for key in KEPT if key in kpis}
+            kept = {
+                f"crosscheck.{name}.{key}": kpis[key]
+                for name, kpis in cases.items()
+                for key in KEPT
+                if key in kpis
+            }
             write_json(own, json.loads(own.read_text(encoding="utf-8")) | kept)
     except OSError as error:
         remedy = f"cannot be written ({error.strerror}); choose another directory"
@@ -133,7 +145,8 @@ def _write(found: Crosscheck, run_dir: Path, out: Path) -> None:
 def _finite(kpis: Mapping[str, object]) -> dict[str, object]:
     """JSON has no infinity and no NaN."""
     return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in kpis.items()
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in kpis.items()
     }
 
 
