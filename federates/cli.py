@@ -26,6 +26,7 @@ from voltier.federates.options import (
     overrides,
     refuse,
     require_run,
+    require_tables,
 )
 from voltier.federates.ports import DEFAULT_BUILDER
 from voltier.federates.studies import studies
@@ -118,14 +119,28 @@ def report(run_dir: Annotated[Path, typer.Argument(metavar="DIR", help="Run dire
 
 @app.command()
 def compare(
-    run_dirs: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Run directories.")],
-    out: Annotated[Path, typer.Option(help="Page to write.")] = Path("compare.html"),
+    run_dirs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DIR...", help="Run directories; of another tool, tables/NAME.parquet are enough."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Page to write; its key figures stand beside it as .csv.")] = Path(
+        "compare.html"
+    ),
 ) -> None:
-    """Set runs beside each other on one page; the first is the reference."""
+    """Set runs beside each other on one page; the first is the reference.
+
+    Key figures, net load, import, prices and voltages, the ranges of ANSI C84.1, thermal loading, interruptions and
+    bills. A run of another tool that has just the public tables (grid, substation, primary, secondary, system) is
+    compared as far as these go.
+
+    Example: voltier compare runs/AS-USUAL runs/HIERARCHY theirs --out compare.html
+    """
     from voltier.scenarios.report import write_comparison
 
     for run_dir in run_dirs:
-        require_run(run_dir)
+        require_tables(run_dir)
     typer.echo(write_comparison(run_dirs, out))
 
 

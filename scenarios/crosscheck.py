@@ -24,7 +24,7 @@ Kpis = dict[str, float | int | str | None]
 MINUTE_S = 60
 MINUTE_H = 1.0 / 60.0
 TAP_ROUNDING = 0.25
-"""How far a tap read from a ratio of voltages may be from a whole number: engines keep some impedance in a regulator."""
+"""How far a tap read from a ratio of voltages may be from a whole number: regulators may keep some impedance."""
 
 
 @dataclass(frozen=True, slots=True)

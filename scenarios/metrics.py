@@ -14,7 +14,7 @@ from voltier.scenarios.metrics_attack import attack_kpis
 from voltier.scenarios.metrics_household import flexibility_kpis, household_kpis
 from voltier.scenarios.metrics_interruptions import customers_at, interruption_kpis
 from voltier.scenarios.metrics_loading import loading, loading_kpis
-from voltier.scenarios.metrics_physical import generation_kw, load_kw
+from voltier.scenarios.metrics_physical import MINUTE_H, generation_kw, load_kw, substation_kpis
 from voltier.scenarios.metrics_voltage import voltage_kpis
 from voltier.scenarios.metrics_welfare import sma_bill_kpis, welfare_kpis
 from voltier.scenarios.panels import Array, Block, read_block
@@ -23,7 +23,6 @@ from voltier.scenarios.schema import Scenario
 
 Kpis = dict[str, float | int | None]
 
-MINUTE_H = 1.0 / 60.0
 _PRICE_PARTS = ("energy", "loss", "voltage", "congestion", "regulation")
 
 
@@ -79,16 +78,7 @@ def compute_kpis(run_dir: Path, scenario: Scenario) -> Kpis:
 
 def _energy(grid: Block | None, substation: Block | None, primary: Block | None, scenario: Scenario) -> Kpis:
     """Energy over the run; load is what consumers draw net of their own PV and batteries."""
-    kpis: Kpis = {}
-    if substation is not None:
-        import_kw = -substation.sum("p_kw")
-        loss_kw = substation.sum("loss_kw")
-        kpis["energy.import_kwh"] = _kwh(np.maximum(import_kw, 0.0))
-        kpis["energy.export_kwh"] = _kwh(np.maximum(-import_kw, 0.0))
-        kpis["energy.peak_import_kw"] = float(import_kw.max())
-        kpis["losses.energy_kwh"] = _kwh(loss_kw)
-        kpis["balance.max_error_kw"] = float(np.abs(substation["balance_error_kw"]).max())
-        kpis["losses.max_kw"] = float(loss_kw.max())
+    kpis: Kpis = {} if substation is None else substation_kpis(substation)
     if grid is not None:
         kpis["energy.load_kwh"] = _kwh(load_kw(grid, primary, scenario))
         if scenario.generators:

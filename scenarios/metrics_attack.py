@@ -23,7 +23,7 @@ MITIGATED_S = 1800
 follow it by one period: over a quarter of an hour that alone may leave 1 % of the import, over half an hour 0.5 %."""
 
 RECOVERED_SHARE = 0.02
-"""Distance of the import from its mean before the attack within which it has recovered; half of what the alarm needs."""
+"""Distance of the import from its mean before the attack, as a share of it, within which it has recovered."""
 SMOOTHED_MIN, HELD_MIN = 5, 15
 """Minutes over which import is averaged, and for which it must stay recovered."""
 

@@ -1,8 +1,8 @@
 """A feeder as a tree without ratios: what the engines share whose tools have none, or one for all three phases.
 
-With s_j the product of all ratios from the root to node j, phase by phase, u_j = v_j/s_j and currents s_j·i_j obey the
-same equations on impedances z_pq/(s_p s_q) and susceptances s_p s_q b_pq, and no power changes. Full phase matrices take
-this exactly, whatever the taps.
+With s_j the product of all ratios from the root to node j, phase by phase, u_j = v_j/s_j and currents s_j·i_j obey
+the same equations on impedances z_pq/(s_p s_q) and susceptances s_p s_q b_pq, and no power changes. Full phase
+matrices take this exactly, whatever the taps.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Power flow by pandapower, an independent check: balanced, and in three phases where it can.
 
-Both work on the tree of voltier.grid.network, with ideal ratios folded into the per-unit bases (voltier.grid.flow.folded):
-pandapower's Newton method does not like transformers that have next to no impedance.
+Both work on the tree of voltier.grid.network, with ideal ratios folded into the per-unit bases, as
+voltier.grid.flow.folded says: pandapower's Newton method does not like transformers that have next to no impedance.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 import pandapower as pp
-from numpy.typing import NDArray
 
-from voltier.grid.errors import InputError, NotConvergedError, Problem
+from voltier.grid.errors import NotConvergedError
 from voltier.grid.feeder import Feeder
 from voltier.grid.flow.folded import (
     branch_impedance,

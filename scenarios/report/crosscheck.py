@@ -110,8 +110,8 @@ def _verdict(check: Crosscheck) -> Section:
     ]  # fmt: skip
     limits = check.limits
     note = (
-        f'<p class="note">Allowed: {limits.v_pu:g} p.u. at any node and minute, {limits.loss_percent:g} % of the energy '
-        f"lost, {limits.import_percent:g} % of the peak import in any minute.</p>"
+        f'<p class="note">Allowed: {limits.v_pu:g} p.u. at any node and minute, {limits.loss_percent:g} % of the '
+        f"energy lost, {limits.import_percent:g} % of the peak import in any minute.</p>"
     )
     finding = (
         "All engines are within the limits" if not outside else f"Outside the limits: {', '.join(outside)}"
@@ -178,6 +178,8 @@ def _by_node(check: Crosscheck) -> Section:
     figure.add_hline(y=check.limits.v_pu, line={"color": COLOR["limit"], "dash": "dash", "width": 1})
     finding = "Worst node by engine: " + ", ".join(
         f"{part.kpis['voltage.worst_node']} in {name}"
+        if part.kpis["voltage.max_difference_pu"]
+        else f"none in {name}"
         for name, part in check.checked.items()
         if part.kpis["minutes"]
     )

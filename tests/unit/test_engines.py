@@ -191,7 +191,7 @@ def test_pandapower_averages_impedances_behind_taps_that_differ_between_phases(f
 
 @pytest.mark.parametrize("name", ["ieee13", "ieee34", "ieee123"])
 def test_power_grid_model_takes_every_line_and_tap_as_it_is(name):
-    """Laterals, uneven taps, single-phase capacitors and a delta winding: 1e-6 pu, OpenDSS's regulators keep 1e-6 ohm."""
+    """Laterals, uneven taps, single-phase capacitors, a delta winding; 1e-6 pu: OpenDSS's regulators keep 1e-6 ohm."""
     feeder = read_feeder(name)
     p_kw, q_kvar = loading(feeder, 0.8)
     tap = feeder.regulators.published_tap
@@ -208,7 +208,7 @@ def test_power_grid_model_has_no_ground_behind_a_delta_winding(feeder):
     behind = feeder.bus.index("610")
     capacitors = feeder.capacitors
     twin = replace(feeder, capacitors=replace(capacitors, bus=np.array([behind, *capacitors.bus[1:]])))
-    with pytest.raises(InputError, match="610.*use the engine opendss"):
+    with pytest.raises(InputError, match=r"610.*use the engine opendss"):
         engine("power-grid-model", twin)
 
 
