@@ -170,6 +170,7 @@ def crosscheck(
 
     Example: voltier crosscheck runs/DAY --every 15 --engines opendss,power-grid-model
     """
+    require_tables(run_dir)
     from voltier.federates.show import console, counting, show_crosscheck
     from voltier.scenarios.studies.crosscheck import crosscheck as check
 

@@ -43,19 +43,19 @@ def counting(*, quiet: bool) -> Iterator[Callable[[str, int], Callable[[], None]
 
 def show_crosscheck(to: Console, found: Mapping[str, Mapping[str, object]], folder: Path) -> None:
     """Print how far each engine is from the run."""
-    keys = (
-        "voltage.max_difference_pu",
-        "voltage.median_difference_pu",
-        "losses.difference_percent",
-        "import.difference_percent",
-        "solve_s",
-    )
-    header = ("engine", "max |Δv|", "median |Δv|", "losses", "import", "time")
-    table = Table(*header, "node", "verdict", box=None, pad_edge=False, header_style="bold")
+    columns = {
+        "largest Δ|v| [p.u.]": "voltage.max_difference_pu",
+        "at": "voltage.worst_node",
+        "losses [%]": "losses.difference_percent",
+        "import [%]": "import.difference_percent",
+        "[s]": "solve_s",
+    }
+    table = Table("engine", "limits", *columns, box=None, pad_edge=False, header_style="bold")
+    for column in table.columns:
+        column.no_wrap = True
     for name, kpis in found.items():
-        cells = [readable(kpis.get(key), split_key(key)[2]) for key in keys]
-        verdict = "within limits" if kpis["within_limits"] else "[red]beyond limits[/red]"
-        table.add_row(name, *cells, str(kpis.get("voltage.worst_node", "–")), verdict)
+        verdict = "within" if kpis["within_limits"] else "[red]beyond[/red]"
+        table.add_row(name, verdict, *(readable(kpis.get(key), "") for key in columns.values()))
     to.print(table)
     to.print(f"\npage    {folder / 'crosscheck.html'}", soft_wrap=True)
 

@@ -42,6 +42,7 @@ def write_comparison(
         runs = {name: Run(run_dir) for name, run_dir in run_dirs.items()}
     else:
         runs = label([Run(run_dir) for run_dir in run_dirs])
+    comparison_sections.share_clock(runs)
     cases = {name: kpis_of(run) for name, run in runs.items()}
     cases = {name: kpis for name, kpis in cases.items() if kpis and not key_figures.is_study(kpis)}
     overlays = [_overlay(runs, *parts) for parts in OVERLAYS]

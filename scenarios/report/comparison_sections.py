@@ -41,6 +41,14 @@ def kpis_of(run: Run) -> Kpis:
     return run.kpis or public_kpis(run.dir)
 
 
+def share_clock(runs: Runs) -> None:
+    """Let runs that do not say when they start begin with the first that does, so that curves lie over each other."""
+    known = next((run.start for run in runs.values() if run.start is not None), None)
+    for run in runs.values():
+        if run.start is None:
+            run.start = known
+
+
 def write_csv(cases: Mapping[str, Kpis], path: Path) -> None:
     """Write the key figures, a row a key and a column a run; empty where a run has none."""
     keys = list(dict.fromkeys(key for kpis in cases.values() for key in kpis))
@@ -55,7 +63,8 @@ def write_csv(cases: Mapping[str, Kpis], path: Path) -> None:
 def notes(runs: Runs) -> str:
     """Say what a reader must know before comparing: tables without a scenario, feeders or times that differ."""
     words = [
-        f"{name} came without a manifest: its figures are those that its tables tell."
+        f"{name} came without a manifest: its figures are those that its tables tell, and it is drawn as if it began "
+        "with the first run that says when."
         for name, run in runs.items()
         if not run.manifest
     ]
