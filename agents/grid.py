@@ -92,7 +92,7 @@ class GridOperator:
         }
         outbox.rows.append(Rows("substation", t_s, substation))
         if len(self._tap):
-            outbox.rows.append(Rows("taps", t_s, {"tap": self._tap}))
+            outbox.rows.append(Rows("taps", t_s, {"tap": self._tap.astype(np.float64)}))
 
     def _watch_limits(self, t_s: int, v_pu: np.ndarray, next_tap: Index, outbox: Outbox) -> None:
         """Log an event when the set of nodes outside the voltage limits grows or empties."""

@@ -216,7 +216,7 @@ class PowerGridModelFlow:
 
 def _idle_behind(u_pu: Complex, parent: Index) -> Complex:
     """Hand the voltages down to nodes outside the model: no current flows there."""
-    known: Mask = np.isfinite(u_pu).all(axis=1)
+    known: Mask = np.asarray(np.isfinite(u_pu).all(axis=1))
     for node in range(1, len(parent)):
         if not known[node]:
             u_pu[node] = u_pu[parent[node]]
