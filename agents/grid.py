@@ -101,6 +101,8 @@ class GridOperator:
             "balance_error_kw": np.full(3, loss_kw.sum() - flow.loss_kw),
         }
         outbox.rows.append(Rows("substation", t_s, substation))
+        if len(self._tap):
+            outbox.rows.append(Rows("taps", t_s, {"tap": self._tap.astype(np.float64)}))
 
     def _watch_limits(self, t_s: int, v_pu: np.ndarray, next_tap: Index, outbox: Outbox) -> None:
         """Log an event when the set of nodes outside the voltage limits grows or empties."""

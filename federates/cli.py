@@ -27,6 +27,7 @@ from voltier.federates.options import (
     overrides,
     refuse,
     require_run,
+    require_tables,
 )
 from voltier.federates.ports import DEFAULT_BUILDER
 from voltier.federates.studies import studies
@@ -39,7 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     epilog="Exit codes: 0 done, 2 bad input, 3 a federate failed, 4 a clearing failed under policy abort, "
-    "130 interrupted.",
+    "5 a crosscheck beyond its limits, 130 interrupted.",
 )
 
 
@@ -123,15 +124,69 @@ def report(run_dir: Annotated[Path, typer.Argument(metavar="DIR", help="Run dire
 
 @app.command()
 def compare(
-    run_dirs: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Run directories.")],
-    out: Annotated[Path, typer.Option(help="Page to write.")] = Path("compare.html"),
+    run_dirs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DIR...", help="Run directories; of another tool, tables/NAME.parquet are enough."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Page to write; its key figures stand beside it as .csv.")] = Path(
+        "compare.html"
+    ),
 ) -> None:
-    """Set runs beside each other on one page; the first is the reference."""
+    """Set runs beside each other on one page; the first is the reference.
+
+    Key figures, net load, import, prices and voltages, the ranges of ANSI C84.1, thermal loading, interruptions and
+    bills. A run of another tool that has just the public tables (grid, substation, primary, secondary, system) is
+    compared as far as these go.
+
+    Example: voltier compare runs/AS-USUAL runs/HIERARCHY theirs --out compare.html
+    """
     from voltier.scenarios.report import write_comparison
 
     for run_dir in run_dirs:
-        require_run(run_dir)
+        require_tables(run_dir)
     typer.echo(write_comparison(run_dirs, out))
+
+
+@app.command()
+def crosscheck(
+    run_dir: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Run directory, of any tool that writes the tables.")
+    ],
+    every: Annotated[int, typer.Option(metavar="MINUTES", help="Replay only every so many minutes.")] = 1,
+    engines: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="Engines to replay in; default: all, and each must be installed."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Directory of the results; default DIR/crosscheck.")
+    ] = None,
+    scenario: Annotated[
+        str | None, typer.Option(help="Scenario that names feeder and limits; default: the run's own.")
+    ] = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Replay a run in other power-flow engines and tell how far they are from it.
+
+    Injections and taps of each minute go through pandapower, OpenDSS, power-grid-model (and GridLAB-D where it is
+    there); a page, a CSV and a JSON file compare voltages, losses and import with the run's. Ends with code 5 when an
+    engine is beyond the scenario's section crosscheck: v_pu, loss_percent, import_percent.
+
+    Example: voltier crosscheck runs/DAY --every 15 --engines opendss,power-grid-model
+    """
+    require_tables(run_dir)
+    from voltier.federates.show import console, counting, show_crosscheck
+    from voltier.scenarios.studies.crosscheck import crosscheck as check
+
+    folder = out or run_dir / "crosscheck"
+    names = None if engines is None else [name.strip() for name in engines.split(",") if name.strip()]
+    with counting(quiet=quiet) as progress:
+        found = check(run_dir, folder, engines=names, every_min=every, scenario=scenario, progress=progress)
+    if not quiet:
+        show_crosscheck(console, found, folder)
+    if not all(kpis["within_limits"] for kpis in found.values()):
+        raise typer.Exit(exit_codes.CROSSCHECK)
 
 
 @app.command()

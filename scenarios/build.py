@@ -53,6 +53,11 @@ def population_of(scenario: Scenario) -> Population:
     return built_case(scenario).population
 
 
+def feeder_of(scenario: Scenario) -> Feeder:
+    """Return the scenario's feeder."""
+    return built_case(scenario).feeder
+
+
 def table_layouts(scenario: Scenario) -> dict[str, TableLayout]:
     """Name the columns and fixed rows of every table of a run."""
     case = built_case(scenario)
@@ -64,6 +69,8 @@ def table_layouts(scenario: Scenario) -> dict[str, TableLayout]:
     primary_parties = (*population.smo_name, *generators, "pmo", "bulk")
     secondary_parties = (*population.sma_name, *population.smo_name)
     nodes = {"bus": tuple(feeder.bus[i] for i in bus), "phase": tuple("abc"[k] for k in phase)}
+    regulators = feeder.regulators
+    regulated = {"regulator": regulators.name, "phase": tuple("abc"[k] for k in regulators.phase.tolist())}
     by_phase = scenario.primary.formulation == "current_injection" and scenario.design != "no_market"
     return {
         "primary": layout("primary", bus=tuple(feeder.bus[i] for i in population.smo_bus)),
@@ -82,6 +89,7 @@ def table_layouts(scenario: Scenario) -> dict[str, TableLayout]:
             market=("secondary",) * len(secondary_parties) + ("primary",) * len(primary_parties),
             party=(*secondary_parties, *primary_parties),
         ),
+        **({"taps": layout("taps", **regulated)} if regulators.name else {}),
         **({"dlmp": layout("dlmp", **nodes)} if by_phase else {}),
         **({"areas": layout("areas")} if scenario.primary.transport == "federated" else {}),
     }

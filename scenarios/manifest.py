@@ -23,7 +23,7 @@ Status = Literal["running", "done", "failed", "aborted", "interrupted"]
 
 PACKAGES = (
     "voltier", "clarabel", "cvxpy", "gridlabd", "helics", "mesa", "msgspec", "numba", "numpy", "opendssdirect.py",
-    "pandapower", "piqp", "plotly", "pvlib", "pyarrow", "pydantic", "scipy", "simpy",
+    "pandapower", "piqp", "plotly", "power-grid-model", "pvlib", "pyarrow", "pydantic", "scipy", "simpy",
 )  # fmt: skip
 _SECONDARY_SOLVER = "water filling, compiled"
 _PRIMARY_SOLVERS = {

@@ -13,6 +13,7 @@ from voltier.scenarios.schema_sections import (
     MINUTE_S,
     AttackSection,
     ConsumerSection,
+    CrosscheckSection,
     Design,
     FederationSection,
     FeederSection,
@@ -75,6 +76,7 @@ class Scenario(Section):
     iot: IotSection = IotSection()
     federation: FederationSection = FederationSection()
     recording: RecordingSection = RecordingSection()
+    crosscheck: CrosscheckSection = CrosscheckSection()
     inputs: InputsSection = InputsSection()
 
     @property
@@ -168,7 +170,7 @@ def _wrong_engine(scenario: Scenario) -> list[tuple[str, object, str]]:
         return []
     remedy = (
         "set feeder.regulators to neutral, or feeder.engine to opendss: taps move each phase by itself, "
-        "and pandapower-three-phase has one ratio for all three"
+        "and pandapower-three-phase averages the impedances that they scale"
     )
     return [("feeder.regulators", feeder.regulators, remedy)]
 

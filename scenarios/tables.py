@@ -126,6 +126,8 @@ TABLES: Mapping[str, TableSpec] = MappingProxyType(
         # Injection into the bulk grid by phase (import negative); loss_kw closes each phase's balance.
         # balance_error_kw: their sum less the engine's own count of the losses, same on each row.
         "substation": TableSpec(_numbers("p_kw", "q_kvar", "loss_kw", "balance_error_kw"), ("phase",)),
+        # One row for each regulated phase and minute: position with which the minute's power flow was solved.
+        "taps": TableSpec({"tap": INTEGER}, ("regulator", "phase")),
         # One row for each primary period: conditions, import as planned and as metered, cost as it was.
         "system": TableSpec(
             _numbers(
