@@ -12,6 +12,7 @@ offset  who                          reads                                    se
 2       smo (each primary period)    set-points, dLMP                         schedule
 3       cmo                          schedule, conditions                     injections, meters, next bids
 4       grid                         injections                               measurement, taps
+5       bulk (where there is one)    measurement                              -
 
 An SMO bids up in a minute with a primary clearing and sends its schedule at once in any other. The lag is therefore one
 minute from a bid to its use and from a measurement to the alarm it causes, and up to one primary period from an SMO's
@@ -26,7 +27,16 @@ from dataclasses import dataclass
 
 MINUTE_S = 60
 WARM_UP_S = -MINUTE_S
-OFFSET_S = {"wholesale": 0, "resilience": 0, "smo": 0, "pmo": 1, "smo_reclear": 2, "cmo": 3, "grid": 4}
+OFFSET_S = {
+    "wholesale": 0,
+    "resilience": 0,
+    "smo": 0,
+    "pmo": 1,
+    "smo_reclear": 2,
+    "cmo": 3,
+    "grid": 4,
+    "bulk": 5,
+}
 
 
 @dataclass(frozen=True, slots=True)

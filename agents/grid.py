@@ -22,6 +22,7 @@ class GridOperator:
     """Runs the power flow once a minute and moves the regulators' taps for the next one.
 
     tap : (n_reg,) positions at the start. controlled : whether regulators act on line-drop compensation, or stay.
+    metered_by : operators beside the primary one that read the substation's meter.
     """
 
     name = "grid"
@@ -35,7 +36,9 @@ class GridOperator:
         controlled: bool,
         v_min_pu: float,
         v_max_pu: float,
+        metered_by: Sequence[str] = ("resilience",),
     ) -> None:
+        self._metered_by = ("pmo", *metered_by)
         self._feeder, self._engine, self._tap, self._controlled = feeder, engine, tap, controlled
         self._limits = v_min_pu, v_max_pu
         self._settled = False
@@ -50,7 +53,7 @@ class GridOperator:
             flow = self._settle(flow, p_kw, q_kvar)
         outbox = Outbox()
         measurement = Measurement(t_s=t_s, p_cc_kw=flow.p_cc_kw, q_cc_kvar=flow.q_cc_kvar)
-        outbox.mail += [Mail(self.name, to, measurement) for to in ("pmo", "resilience")]
+        outbox.mail += [Mail(self.name, to, measurement) for to in self._metered_by]
         outbox.mail.append(Mail(self.name, "pmo", Taps(t_s=t_s, tap=self._tap)))
         next_tap = next_taps(self._feeder, flow, self._tap) if self._controlled else self._tap
         self._record(t_s, flow, p_kw, q_kvar, outbox)

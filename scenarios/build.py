@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from voltier.grid.threephase import ThreePhaseNetwork
     from voltier.market.primary.formulation import PrimaryFormulation
 
-ROLES = ("wholesale", "resilience", "smo", "pmo", "cmo", "grid")
+ROLES = ("wholesale", "resilience", "smo", "pmo", "cmo", "grid", "bulk")
 
 
 def market_clock(scenario: Scenario) -> MarketClock:
@@ -35,10 +35,11 @@ def market_clock(scenario: Scenario) -> MarketClock:
 
 
 def operator_names(scenario: Scenario) -> list[str]:
-    """Name every operator of a run: "wholesale", "resilience", "smo.0" ..., "pmo", "cmo.0" ..., "grid"."""
+    """Name every operator of a run: "wholesale", "resilience", "smo.0" ..., "pmo", "cmo.0" ..., "grid", "bulk"."""
     shards = range(scenario.federation.shards)
     smos, cmos = [f"smo.{k}" for k in shards], [f"cmo.{k}" for k in shards]
-    return ["wholesale", "resilience", *smos, "pmo", *cmos, "grid"]
+    bulk = [] if scenario.bulk is None else ["bulk"]
+    return ["wholesale", "resilience", *smos, "pmo", *cmos, "grid", *bulk]
 
 
 def build_operator(scenario: Scenario, name: str) -> Operator:
@@ -84,6 +85,7 @@ def table_layouts(scenario: Scenario) -> dict[str, TableLayout]:
             party=(*secondary_parties, *primary_parties),
         ),
         **({"dlmp": layout("dlmp", **nodes)} if by_phase else {}),
+        **({} if scenario.bulk is None else {"bulk": layout("bulk", area=("1", "2"))}),
     }
 
 
@@ -95,6 +97,10 @@ def check_data(scenario: Scenario) -> None:
     case = _case(scenario)
     _ = case.shard_smos
     conditions(scenario)
+    if scenario.bulk is not None:
+        from voltier.grid.kundur import require_andes
+
+        require_andes()
     if scenario.primary.formulation == "current_injection":
         _phase_nodes(case)
 
@@ -349,7 +355,15 @@ def _grid(scenario: Scenario, _: int) -> Operator:
         controlled=scenario.feeder.regulators == "controlled",
         v_min_pu=scenario.feeder.v_min_pu,
         v_max_pu=scenario.feeder.v_max_pu,
+        metered_by=("resilience",) if scenario.bulk is None else ("resilience", "bulk"),
     )
+
+
+def _bulk(scenario: Scenario, _: int) -> Operator:
+    from voltier.agents.bulk import BulkOperator
+
+    assert scenario.bulk is not None and scenario.bulk_start_s is not None
+    return BulkOperator(scenario.bulk.copies, scenario.bulk_start_s)
 
 
 def _start_taps(scenario: Scenario, feeder: Feeder) -> np.ndarray:
@@ -366,4 +380,5 @@ _BUILDERS = {
     "pmo": _pmo,
     "cmo": _cmo,
     "grid": _grid,
+    "bulk": _bulk,
 }

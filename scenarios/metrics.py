@@ -10,6 +10,7 @@ import numpy as np
 
 from voltier.scenarios.manifest import RunDirectory
 from voltier.scenarios.metrics_attack import attack_kpis
+from voltier.scenarios.metrics_bulk import bulk_kpis
 from voltier.scenarios.metrics_household import flexibility_kpis, household_kpis
 from voltier.scenarios.metrics_physical import generation_kw, load_kw
 from voltier.scenarios.metrics_voltage import voltage_kpis
@@ -44,7 +45,7 @@ def compute_kpis(run_dir: Path, scenario: Scenario) -> Kpis:
         name: read_block(run_dir, name)
         for name in (
             "grid", "substation", "primary", "secondary", "consumer", "devices", "system",
-            "settlement", "secondary_clearings", "consumer_clearings", "dlmp",
+            "settlement", "secondary_clearings", "consumer_clearings", "dlmp", "bulk",
         )
     }  # fmt: skip
     kpis: Kpis = {}
@@ -65,6 +66,7 @@ def compute_kpis(run_dir: Path, scenario: Scenario) -> Kpis:
     kpis |= _lower_clearings(blocks["secondary_clearings"], blocks["consumer_clearings"])
     kpis |= _events(run_dir)
     kpis |= attack_kpis(run_dir, scenario, blocks)
+    kpis |= bulk_kpis(blocks["bulk"], scenario)
     return kpis
 
 

@@ -12,6 +12,7 @@ from plotly.offline import get_plotlyjs
 
 from voltier.scenarios.report import (
     attack,
+    bulk,
     clearings,
     devices,
     energy,
@@ -34,6 +35,7 @@ from voltier.scenarios.report.style import ACCENT, FONT, GRID, INK, MUTED, Secti
 SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     key_figures.section,
     attack.section,
+    bulk.section,
     energy.section,
     prices.section,
     price_stack.section,
