@@ -13,6 +13,7 @@ from voltier.grid.kundur import (
     NOMINAL_HZ,
     S_BASE_MVA,
     Array,
+    Index,
     lines_of,
     machines_of,
     quiet,
@@ -23,9 +24,11 @@ RAMP_S = 1.0
 """Time in which a change of the load happens [s], unless told otherwise."""
 ROCOF_WINDOW_S = 0.5
 """Window of the rate of change of frequency [s], what relays and grid codes commonly measure over."""
+_SMALL_MW = 40.0
+_LEGS_SMALL = ((5.0, 0.1), (np.inf, 0.5))
 _LEGS = ((5.0, 1.0 / 30.0), (20.0, 0.1), (np.inf, 0.25))
-"""Steps of integration after a change: until so many seconds after it, steps of so many. Swings between the areas, of
-0.5 Hz, are what lasts beyond five seconds."""
+"""Steps of integration after a change of the load, up to _SMALL_MW and above: until so many seconds after it, steps of so
+many. Beyond five seconds, swings of 0.5 Hz between the areas are what lasts."""
 _LOWEST_PU, _BAND_HZ = 0.7, 3.0
 """Beyond, protection that is not modelled would have separated the grid."""
 
@@ -34,11 +37,11 @@ _LOWEST_PU, _BAND_HZ = 0.7, 3.0
 class BulkTrace:
     """A stretch of the grid's life at n_t instants, for n_m machines and areas 1 and 2.
 
-    t_s : (n_t,) instants [s], in order, unevenly spaced; machine_hz : (n_t, n_m) frequencies; mechanical_mw,
-    electrical_mw : (n_t, n_m) power of turbines, and of generators into the grid; frequency_hz, load_mw : (n_t, 2)
-    mean frequency by inertia and consumption of each area; export_mw : (n_t, 2) flow over the tie
-    lines out of each area, at its own end; feeder_mw : (n_t,) the part of area 2's load that is the feeders'; loss_mw : (n_t,) losses of all lines;
-    v_min_pu : (n_t,) lowest voltage of any bus.
+    t_s : (n_t,) instants [s], in order, unevenly spaced. machine_hz : (n_t, n_m) frequencies. mechanical_mw,
+    electrical_mw : (n_t, n_m) power of turbines, and of generators into the grid. frequency_hz, load_mw : (n_t, 2)
+    mean frequency by inertia and consumption of each area. export_mw : (n_t, 2) flow over the tie lines out of each
+    area, at its own end. feeder_mw : (n_t,) the part of area 2's load that is the feeders'. loss_mw : (n_t,) losses of
+    all lines. v_min_pu : (n_t,) lowest voltage of any bus.
     """
 
     t_s: Array
@@ -88,7 +91,7 @@ class BulkSeconds:
     generation_mw, load_mw, export_mw, feeder_mw : (n, 2) means; feeder_mw is zero in area 1.
     """
 
-    t_s: NDArray[np.int64]
+    t_s: Index
     frequency_hz: Array
     frequency_min_hz: Array
     frequency_max_hz: Array
@@ -99,7 +102,7 @@ class BulkSeconds:
     feeder_mw: Array
 
 
-def by_second(trace: BulkTrace, area: NDArray[np.int64], before: BulkTrace | None = None) -> BulkSeconds:
+def by_second(trace: BulkTrace, area: Index, before: BulkTrace | None = None) -> BulkSeconds:
     """Return the seconds of a trace from its first instant on. area : (n_m,) area of each machine.
 
     before : what came before the trace, for the rate of change at its beginning; none: a steady state.
@@ -124,6 +127,16 @@ def by_second(trace: BulkTrace, area: NDArray[np.int64], before: BulkTrace | Non
         load_mw=mean(trace.load_mw),
         export_mw=mean(trace.export_mw),
         feeder_mw=mean(np.column_stack([np.zeros_like(trace.feeder_mw), trace.feeder_mw])),
+    )
+
+
+def join_seconds(parts: Sequence[BulkSeconds]) -> BulkSeconds:
+    """Return seconds that follow each other as one."""
+    return BulkSeconds(
+        **{
+            field.name: np.concatenate([getattr(part, field.name) for part in parts])
+            for field in fields(BulkSeconds)
+        }
     )
 
 
@@ -175,13 +188,14 @@ class BulkGrid:
         system, begin_s = self._system, self.t_s
         routine, series = system.TDS, system.dae.ts
         power_pu = system.PQ.Ppf.v
+        small = abs(float(load_mw(np.array(t_s))) - self._p_mw) <= _SMALL_MW
 
         def set_load(at_s: Array, _: object) -> None:
             power_pu[self._feeder] = load_mw(at_s + self._start_s) / S_BASE_MVA
 
         routine.callpert = set_load
         with quiet() as complaints:
-            for end_s, step_s in _legs(begin_s, t_s):
+            for end_s, step_s in _legs(begin_s, t_s, _LEGS_SMALL if small else _LEGS):
                 routine.config.tf, routine.config.tstep = end_s - self._start_s, step_s
                 try:
                     done = routine.run(no_summary=True)
@@ -228,9 +242,9 @@ class BulkGrid:
             )
 
 
-def _legs(begin_s: float, end_s: float) -> Iterator[tuple[float, float]]:
+def _legs(begin_s: float, end_s: float, legs: Sequence[tuple[float, float]]) -> Iterator[tuple[float, float]]:
     """Yield (end of a leg, its step) from a change of the load on."""
-    for after_s, step_s in _LEGS:
+    for after_s, step_s in legs:
         leg_s = min(begin_s + after_s, end_s)
         yield leg_s, step_s
         if leg_s == end_s:
