@@ -27,8 +27,8 @@ ROCOF_WINDOW_S = 0.5
 _SMALL_MW = 40.0
 _LEGS_SMALL = ((5.0, 0.1), (np.inf, 0.5))
 _LEGS = ((5.0, 1.0 / 30.0), (20.0, 0.1), (np.inf, 0.25))
-"""Steps of integration after a change of the load, up to _SMALL_MW and above: until so many seconds after it, steps of so
-many. Beyond five seconds, swings of 0.5 Hz between the areas are what lasts."""
+"""Steps of integration after a change of the load, up to _SMALL_MW and above: until so many seconds after it, steps of
+so many. Beyond five seconds, swings of 0.5 Hz between the areas are what lasts."""
 _LOWEST_PU, _BAND_HZ = 0.7, 3.0
 """Beyond, protection that is not modelled would have separated the grid."""
 

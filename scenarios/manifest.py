@@ -22,7 +22,7 @@ from voltier.scenarios.schema import Scenario, dump_scenario, load_scenario
 Status = Literal["running", "done", "failed", "aborted", "interrupted"]
 
 PACKAGES = (
-    "voltier", "clarabel", "cvxpy", "helics", "mesa", "msgspec", "numba", "numpy", "opendssdirect.py",
+    "voltier", "andes", "clarabel", "cvxpy", "helics", "mesa", "msgspec", "numba", "numpy", "opendssdirect.py",
     "pandapower", "piqp", "plotly", "pvlib", "pyarrow", "pydantic", "scipy", "simpy",
 )  # fmt: skip
 _SECONDARY_SOLVER = "water filling, compiled"
