@@ -13,6 +13,7 @@ offset  who                          reads                                    se
 2       smo (each primary period)    set-points, dLMP                         schedule
 3       cmo                          schedule, conditions                     injections, meters, next bids
 4       grid                         injections                               measurement, taps
+5       bulk (where there is one)    measurement                              -
 
 An SMO bids up in a minute with a primary clearing and sends its schedule at once in any other. The lag is therefore one
 minute from a bid to its use and from a measurement to the alarm it causes, and up to one primary period from an SMO's
@@ -36,6 +37,7 @@ OFFSET_S = {
     "smo_reclear": 2,
     "cmo": 3,
     "grid": 4,
+    "bulk": 5,
 }
 
 

@@ -24,6 +24,7 @@ class GridOperator:
 
     tap : (n_reg,) positions at the start. controlled : whether regulators act on line-drop compensation, or stay.
     areas : areas of the primary market that clear it in the primary operator's place, and so need the taps too
+    metered_by : operators beside the primary one that read the substation's meter.
     """
 
     name = "grid"
@@ -38,7 +39,9 @@ class GridOperator:
         v_min_pu: float,
         v_max_pu: float,
         areas: Sequence[str] = (),
+        metered_by: Sequence[str] = ("resilience",),
     ) -> None:
+        self._metered_by = ("pmo", *metered_by)
         self._feeder, self._engine, self._tap, self._controlled = feeder, engine, tap, controlled
         self._limits, self._tap_readers = (v_min_pu, v_max_pu), ("pmo", *areas)
         self._settled = False
@@ -57,7 +60,7 @@ class GridOperator:
             raise type(error)(text) from error
         outbox = Outbox()
         measurement = Measurement(t_s=t_s, p_cc_kw=flow.p_cc_kw, q_cc_kvar=flow.q_cc_kvar)
-        outbox.mail += [Mail(self.name, to, measurement) for to in ("pmo", "resilience")]
+        outbox.mail += [Mail(self.name, to, measurement) for to in self._metered_by]
         taps = Taps(t_s=t_s, tap=self._tap)
         outbox.mail += [Mail(self.name, to, taps) for to in self._tap_readers]
         next_tap = next_taps(self._feeder, flow, self._tap) if self._controlled else self._tap

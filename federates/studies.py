@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,7 @@ from voltier.federates.options import (
     TransportOption,
     fresh,
     overrides,
+    refuse,
 )
 
 if TYPE_CHECKING:
@@ -78,6 +80,70 @@ def attack(
     path = out or fresh(Path("runs"), "attack")
     changes = overrides(override, hours=hours, seed=seed)
     study_attack(_runner(transport, quiet=quiet), path, overrides=changes, **_given(base=base))
+    _tell(path, quiet=quiet)
+
+
+@studies.command()
+def transmission(
+    out: OutOption = None,
+    base: BaseOption = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Take the runs of this `voltier study attack` directory; nothing is run anew."
+        ),
+    ] = None,
+    copies: Annotated[
+        int | None, typer.Option(min=1, help="Feeders like this one in area 2; default 550.")
+    ] = None,
+    ideal: Annotated[
+        bool,
+        typer.Option(
+            "--ideal", help="Play the published figures, 359 MW and the answer to it; runs nothing."
+        ),
+    ] = False,
+    hours: HoursOption = None,
+    seed: SeedOption = None,
+    override: SetOption = None,
+    transport: TransportOption = "zmq",
+    quiet: QuietOption = False,
+) -> None:
+    """Play an attack on many feeders into a transmission grid.
+
+    Kundur's two areas in the time domain, with the market's answer and without: lowest frequency, its rate of change,
+    where it settles, the flow between the areas. Needs the extra voltier[bulk].
+
+    Example: voltier study attack --out runs/attack && voltier study transmission --run runs/attack
+    """
+    from voltier.scenarios.studies.transmission import study_ideal, study_transmission
+
+    path = out or fresh(Path("runs"), "transmission")
+    changes = overrides(override, hours=hours, seed=seed)
+    taken = {
+        "--base": base,
+        "--run": run,
+        "--copies": copies,
+        "--hours": hours,
+        "--seed": seed,
+        "--set": override,
+    }
+    given = [name for name, value in taken.items() if value is not None]
+    with _case_progress(quiet=quiet) as progress:
+        if ideal:
+            if given:
+                refuse(given[0], taken[given[0]], "leave it out: --ideal has everything published")
+            study_ideal(path, progress=progress)
+        else:
+            clash = [name for name in given if name not in ("--run", "--copies")]
+            if run is not None and clash:
+                refuse(clash[0], taken[clash[0]], "leave it out: with --run the runs are there already")
+            study_transmission(
+                _runner(transport, quiet=quiet),
+                path,
+                overrides=changes,
+                progress=progress,
+                **_given(base=base, runs=run, copies=copies),
+            )
     _tell(path, quiet=quiet)
 
 
@@ -269,6 +335,29 @@ def _runner(transport: str, *, quiet: bool) -> Callable[[Scenario, Path], Path]:
             return run_scenario(case, path, transport=transport, watch=watch)
 
     return run_case
+
+
+@contextmanager
+def _case_progress(*, quiet: bool) -> Iterator[Callable[[str, float], None]]:
+    """Show how far the cases of a study are, a bar each, as they report it."""
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+    console = Console(stderr=True)
+    bars = Progress(console=console, disable=quiet or not console.is_terminal)
+    tasks: dict[str, TaskID] = {}
+
+    def show(case: str, done: float) -> None:
+        if not tasks:
+            bars.start()
+        if case not in tasks:
+            tasks[case] = bars.add_task(case, total=1.0)
+        bars.update(tasks[case], completed=done)
+
+    try:
+        yield show
+    finally:
+        bars.stop()
 
 
 def _tell(path: Path, *, quiet: bool) -> None:

@@ -20,17 +20,18 @@ from voltier.scenarios.inputs import conditions
 from voltier.scenarios.schema import Scenario
 from voltier.scenarios.tables import TableLayout, layout
 
-ROLES = ("wholesale", "resilience", "smo", "area", "pmo", "cmo", "grid")
+ROLES = ("wholesale", "resilience", "smo", "area", "pmo", "cmo", "grid", "bulk")
 
 
 def operator_names(scenario: Scenario) -> list[str]:
     """Name every operator of a run: "wholesale", "resilience", "smo.0" ..., "pmo", "cmo.0" ..., "grid".
 
-    With a federated primary market there are "area.0" ... too.
+    With a federated primary market there are "area.0" ... too, with a transmission grid "bulk".
     """
     shards = range(scenario.federation.shards)
     smos, cmos = [f"smo.{k}" for k in shards], [f"cmo.{k}" for k in shards]
-    return ["wholesale", "resilience", *smos, *area_names(scenario), "pmo", *cmos, "grid"]
+    bulk = [] if scenario.bulk is None else ["bulk"]
+    return ["wholesale", "resilience", *smos, *area_names(scenario), "pmo", *cmos, "grid", *bulk]
 
 
 def build_operator(
@@ -92,6 +93,7 @@ def table_layouts(scenario: Scenario) -> dict[str, TableLayout]:
         **({"taps": layout("taps", **regulated)} if regulators.name else {}),
         **({"dlmp": layout("dlmp", **nodes)} if by_phase else {}),
         **({"areas": layout("areas")} if scenario.primary.transport == "federated" else {}),
+        **({} if scenario.bulk is None else {"bulk": layout("bulk", area=("1", "2"))}),
     }
 
 
@@ -103,6 +105,10 @@ def check_data(scenario: Scenario) -> None:
     case = built_case(scenario)
     _ = case.shard_smos
     conditions(scenario)
+    if scenario.bulk is not None:
+        from voltier.grid.kundur import require_andes
+
+        require_andes()
     if scenario.primary.formulation == "current_injection":
         phase_nodes(case)
     _check_cut_areas(scenario)
@@ -265,7 +271,15 @@ def _grid(scenario: Scenario, make_engine: Callable[[str, Feeder], PowerFlow]) -
         v_min_pu=scenario.feeder.v_min_pu,
         v_max_pu=scenario.feeder.v_max_pu,
         areas=area_names(scenario),
+        metered_by=("resilience",) if scenario.bulk is None else ("resilience", "bulk"),
     )
+
+
+def _bulk(scenario: Scenario, _: int) -> Operator:
+    from voltier.agents.bulk import BulkOperator
+
+    assert scenario.bulk is not None and scenario.bulk_start_s is not None
+    return BulkOperator(scenario.bulk.copies, scenario.bulk_start_s)
 
 
 _BUILDERS = {
@@ -275,4 +289,5 @@ _BUILDERS = {
     "area": build_area,
     "pmo": build_pmo,
     "cmo": _cmo,
+    "bulk": _bulk,
 }

@@ -11,6 +11,7 @@ import numpy as np
 from voltier.grid.feeder import read_feeder
 from voltier.scenarios.manifest import RunDirectory
 from voltier.scenarios.metrics_attack import attack_kpis
+from voltier.scenarios.metrics_bulk import bulk_kpis
 from voltier.scenarios.metrics_household import flexibility_kpis, household_kpis
 from voltier.scenarios.metrics_interruptions import customers_at, interruption_kpis
 from voltier.scenarios.metrics_loading import loading, loading_kpis
@@ -47,7 +48,7 @@ def compute_kpis(run_dir: Path, scenario: Scenario) -> Kpis:
         name: read_block(run_dir, name)
         for name in (
             "grid", "substation", "primary", "secondary", "consumer", "devices", "system",
-            "settlement", "secondary_clearings", "consumer_clearings", "dlmp",
+            "settlement", "secondary_clearings", "consumer_clearings", "dlmp", "bulk",
         )
     }  # fmt: skip
     kpis: Kpis = {}
@@ -74,6 +75,7 @@ def compute_kpis(run_dir: Path, scenario: Scenario) -> Kpis:
     kpis |= _lower_clearings(blocks["secondary_clearings"], blocks["consumer_clearings"])
     kpis |= _events(run_dir)
     kpis |= attack_kpis(run_dir, scenario, blocks)
+    kpis |= bulk_kpis(blocks["bulk"], scenario)
     return kpis
 
 

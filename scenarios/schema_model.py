@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
+from voltier.scenarios.schema_bulk import BulkSection
 from voltier.scenarios.schema_primary import ChannelSection, PrimarySection, WeightsSection
 from voltier.scenarios.schema_sections import (
     MINUTE_S,
@@ -30,6 +31,7 @@ from voltier.scenarios.schema_sections import (
 )
 
 DAY_S = 86_400
+_BULK_BEFORE_ATTACK_S = 900
 
 
 def _midnight(value: Any) -> Any:
@@ -73,6 +75,7 @@ class Scenario(Section):
     scores: ScoresSection = ScoresSection()
     resilience: ResilienceSection = ResilienceSection()
     attack: Annotated[AttackSection | None, Field(description="none: nobody attacks")] = None
+    bulk: Annotated[BulkSection | None, Field(description="none: no transmission grid")] = None
     iot: IotSection = IotSection()
     federation: FederationSection = FederationSection()
     recording: RecordingSection = RecordingSection()
@@ -100,6 +103,15 @@ class Scenario(Section):
         assert start_s is not None
         return start_s, end_s
 
+    @property
+    def bulk_start_s(self) -> int | None:
+        """Simulated second at which the transmission grid's records begin; None without one."""
+        if self.bulk is None:
+            return None
+        if self.bulk.start is not None:
+            return self.simulated_s(self.bulk.start)
+        return 0 if self.attack_window_s is None else max(self.attack_window_s[0] - _BULK_BEFORE_ATTACK_S, 0)
+
     def simulated_s(self, clock_time: str, after_s: int | None = None) -> int:
         """Return the first simulated second, later than after_s if given, at which clocks show "HH:MM"."""
         hours, minutes = clock_time.split(":")
@@ -116,7 +128,7 @@ class Scenario(Section):
     @model_validator(mode="after")
     def _periods_divide(self) -> Self:
         wrong = [*_wrong_length(self), *_wrong_periods(self), *_wrong_engine(self), *_wrong_attack(self)]
-        wrong += [*_wrong_formulation(self), *_wrong_transport(self)]
+        wrong += [*_wrong_formulation(self), *_wrong_transport(self), *_wrong_bulk(self)]
         if wrong:
             # One error of many lines; schema_problems takes it apart into one problem a line.
             raise ValueError("\n".join(f"{field}|{value}|{remedy}" for field, value, remedy in wrong))
@@ -214,6 +226,15 @@ def _wrong_transport(scenario: Scenario) -> list[tuple[str, object, str]]:
     if scenario.resilience.mitigate:
         wrong.append(("resilience.mitigate", True, private))
     return wrong
+
+
+def _wrong_bulk(scenario: Scenario) -> list[tuple[str, object, str]]:
+    start_s = scenario.bulk_start_s
+    if start_s is None or start_s < scenario.end_s:
+        return []
+    assert scenario.bulk is not None
+    shown = f"{scenario.start:%H:%M} to {scenario.end:%H:%M}"
+    return [("bulk.start", scenario.bulk.start, f"it must start within the run, {shown}")]
 
 
 def _wrong_attack(scenario: Scenario) -> list[tuple[str, object, str]]:

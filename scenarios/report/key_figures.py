@@ -35,6 +35,9 @@ UNITS = {
     "c_h": "°C h",
     "c": "°C",
     "pp": "pp",
+    "hz_per_s": "Hz/s",
+    "hz": "Hz",
+    "mw": "MW",
 }
 """Unit suffixes of the keys, the longest match wins."""
 
@@ -145,6 +148,18 @@ LABELS = {
     "attack.time_to_recover_min": "Until import has recovered",
     "clearings.without_bound": "Without a lower bound",
     "performance.wall_s": "Wall time",
+    "bulk.frequency_nadir_hz": "Lowest frequency",
+    "bulk.nadir_deviation_hz": "Lowest, against before",
+    "bulk.rocof_hz_per_s": "Largest change over half a second",
+    "bulk.settling_hz": "Settling frequency",
+    "bulk.settling_deviation_hz": "Settling, against before",
+    "bulk.rebound_hz": "Rebound afterwards",
+    "bulk.feeders_before_mw": "Feeders' load before",
+    "bulk.feeders_rise_mw": "Feeders' rise, settled",
+    "bulk.feeders_largest_rise_mw": "Feeders' largest rise",
+    "bulk.tie_before_mw": "Tie flow before",
+    "bulk.tie_swing_mw": "Largest swing of the tie flow",
+    "bulk.tie_settling_rise_mw": "Rise of the tie flow, settled",
 }
 """Labels where the words of the key alone would puzzle."""
 
@@ -155,6 +170,7 @@ GROUPS = {
     "energy": "Energy",
     "voltage": "Voltage",
     "attack": "Attack",
+    "bulk": "Transmission grid",
     "ev": "Cars",
     "pv": "PV",
 }
@@ -187,6 +203,8 @@ def readable(value: object, unit: str) -> str:
         value, unit = value / 1e3, "Mvarh"
     if unit == "p.u." and abs(value) >= 0.01:
         text = f"{value:.4f}"
+    elif unit == "Hz":
+        text = f"{value:.3f}".replace("-", "−")
     elif isinstance(value, int) and not unit:
         text = f"{value:,d}"
     else:
