@@ -39,7 +39,7 @@ Array = NDArray[np.float64]
 METHODS: tuple[MethodName, ...] = get_args(MethodName)
 GOALS = (1e-3, 1e-4)
 """Accuracies whose rounds are counted: of relative cost, consensus and equations alike."""
-TRACED = Options(stop=StoppingRule(primal_pu=1e-6, price_change=1e-6))
+TRACED = Options(stop=StoppingRule(primal_pu=1e-6, price_change=1e-6, max_rounds=20_000))
 """Goes on beyond the default rule, for the picture and for the rounds to an accuracy."""
 TARGETS = {"cost_error": 1e-3, "set_point_error_pu": 1e-3, "dlmp_error": 0.02}
 """What a distributed clearing may differ by from the central one; prices of the largest price."""
