@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from time import perf_counter
+from time import process_time
 from typing import Any
 
 import numpy as np
@@ -84,7 +84,7 @@ class Dispatch:
 
 @dataclass(frozen=True, slots=True)
 class ByAtoms:
-    """Where the atoms ended: last solution, rounds and tangent points of all stages, atoms, seconds of solving."""
+    """Where the atoms ended: last solution, rounds and tangent points of all stages, atoms, seconds of processor."""
 
     last: SuccessiveSolution[Sequence[CurrentPoint]]
     rounds: int
@@ -142,23 +142,23 @@ class NetworkControl:
         return point, self.tangents.start(point, [problem.bids.start for problem in self.problems], head)
 
     def central(self, goal_pu: float) -> tuple[CentralSuccessive[Sequence[CurrentPoint]], float]:
-        """Return the optimum found by a solver that sees everything, and its seconds."""
+        """Return the optimum found by a solver that sees everything, and its seconds of processor."""
         point, _ = self.start()
-        began = perf_counter()
+        began = process_time()
         found = central_successive(self.tangents, point, goal_pu)
-        return found, perf_counter() - began
+        return found, process_time() - began
 
     def by_atoms(self, stages: Sequence[Options]) -> ByAtoms:
         """Return where NST-PAC ends, an atom for each bus and battery; every stage goes on where the last one ended."""
         point, x = self.start()
         profile = per_node(self.tangents.at(point))
-        warm, rounds, points, began = None, 0, 0, perf_counter()
+        warm, rounds, points, began = None, 0, 0, process_time()
         for options in stages:
             found = solve_successive(self.tangents, point, x, profile, "nst-pac", options, warm=warm)
             rounds, points = rounds + found.rounds, points + found.points
             x, warm = found.solution.x, found.solution.warm
             last, point = found, self.tangents.moved(found.point, x, found.solution.duals)
-        return ByAtoms(last, rounds, points, len(np.unique(profile.atom_of_place)), perf_counter() - began)
+        return ByAtoms(last, rounds, points, len(np.unique(profile.atom_of_place)), process_time() - began)
 
     def dispatch(self, point: Sequence[CurrentPoint], x: Array, y: Array) -> Dispatch:
         """Return what unknowns of the program at a point mean."""
