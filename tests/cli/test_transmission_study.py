@@ -25,19 +25,19 @@ def study(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 def attack_study(out: Path) -> Path:
-    """Runs of an attack from minute 3 to 9 of a quarter of an hour, as far as the study reads them."""
+    """Runs of an attack from minute 2 to 6 of a quarter of an hour, as far as the study reads them."""
     settings = [
         "hours=0.25",
         "attack.start=null",
         "attack.end=null",
-        "attack.start_s=180",
-        "attack.end_s=540",
+        "attack.start_s=120",
+        "attack.end_s=360",
     ]
     scenario = load_scenario("ieee123-attack-2b", settings)
     for case, (before, struck, late, after) in LEVELS_KW.items():
         run = RunDirectory.create(out / case, scenario)
         writer = TableWriter(run.path, {"substation": layout("substation", phase=("a", "b", "c"))})
-        for minute, kw in enumerate([before] * 3 + [struck] * 2 + [late] * 4 + [after] * 2):
+        for minute, kw in enumerate([before] * 2 + [struck] * 2 + [late] * 2 + [after]):
             zero = np.zeros(3)
             columns = {"p_kw": np.full(3, -kw / 3), "q_kvar": zero, "loss_kw": zero, "balance_error_kw": zero}
             writer.add(Rows("substation", 60 * minute, columns))
@@ -91,7 +91,7 @@ def test_runs_of_an_attack_study_are_played(tmp_path: Path) -> None:
     assert abs(answered["bulk.settling_deviation_hz"]) < 0.05
     assert answered["bulk.rebound_hz"] > 0.2
     table = pq.read_table(tmp_path / "out" / "tables" / "bulk_mitigated.parquet")
-    assert table.num_rows == 2 * 60 * 11
+    assert table.num_rows == 2 * 60 * 7
     again = study("--run", "attack", "--out", "out", cwd=tmp_path)
     assert again.returncode == 2
     assert "not empty" in again.stderr

@@ -8,16 +8,24 @@ import pytest
 
 from voltier.federates.session import run_scenario
 from voltier.scenarios.results import read_table
-from voltier.scenarios.schema import load_scenario
+from voltier.scenarios.schema import Scenario, load_scenario
 
 pytestmark = [pytest.mark.federation, pytest.mark.usefixtures("nothing_left_behind")]
 
 
-def test_a_federation_has_the_seconds_of_one_process(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def scenario() -> Scenario:
     pytest.importorskip("andes", reason='the transmission grid needs the extra "voltier[bulk]"')
     settings = ["hours=0.083333", "bulk.copies=550", "bulk.start=17:02", "start=2020-07-15T17:00"]
-    scenario = load_scenario("ieee123-hour", settings)
-    here = run_scenario(scenario, tmp_path / "here", transport="none")
+    return load_scenario("ieee123-hour", settings)
+
+
+@pytest.fixture(scope="module")
+def here(scenario: Scenario, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_scenario(scenario, tmp_path_factory.mktemp("here") / "run", transport="none")
+
+
+def test_a_federation_has_the_seconds_of_one_process(scenario: Scenario, here: Path, tmp_path: Path) -> None:
     apart = run_scenario(scenario, tmp_path / "apart", transport="zmq")
     ours, theirs = read_table(here, "bulk"), read_table(apart, "bulk")
     assert ours.schema == theirs.schema

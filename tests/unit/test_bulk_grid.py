@@ -92,7 +92,7 @@ def test_small_steps_are_as_good_as_finer_ones(andes, monkeypatch):
 
     def played():
         grid = BulkGrid(BEFORE_MW)
-        return join([grid.now(), grid.step(20.0, BEFORE_MW + 40.0)])
+        return join([grid.now(), grid.step(8.0, BEFORE_MW + 40.0)])
 
     ours = played()
     monkeypatch.setattr("voltier.grid.bulk._LEGS_SMALL", ((np.inf, 0.01),))
@@ -148,8 +148,8 @@ def ramp_trace(t_s, hz):
     both = np.column_stack([hz, 2.0 * hz - 60.0])
     zeros, pair = np.zeros(n), np.zeros((n, 2))
     return BulkTrace(
-        t_s=np.asarray(t_s), machine_hz=both, mechanical_mw=pair,
-        electrical_mw=pair + np.array([3.0, 5.0]), frequency_hz=both, load_mw=pair, export_mw=pair, feeder_mw=zeros + 7.0, loss_mw=zeros, v_min_pu=zeros + 1.0,
+        t_s=np.asarray(t_s), machine_hz=both, mechanical_mw=pair, electrical_mw=pair + np.array([3.0, 5.0]),
+        frequency_hz=both, load_mw=pair, export_mw=pair, feeder_mw=zeros + 7.0, loss_mw=zeros, v_min_pu=zeros + 1.0,
     )  # fmt: skip
 
 
