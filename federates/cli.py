@@ -154,7 +154,13 @@ def crosscheck(
     run_dir: Annotated[
         Path, typer.Argument(metavar="DIR", help="Run directory, of any tool that writes the tables.")
     ],
-    every: Annotated[int, typer.Option(metavar="MINUTES", help="Replay only every so many minutes.")] = 1,
+    every: Annotated[
+        int | None,
+        typer.Option(
+            metavar="MINUTES",
+            help="Replay only every so many minutes; default: each, but every 15th in slow pandapower.",
+        ),
+    ] = None,
     engines: Annotated[
         str | None,
         typer.Option(metavar="A,B", help="Engines to replay in; default: all, and each must be installed."),
@@ -169,20 +175,29 @@ def crosscheck(
 ) -> None:
     """Replay a run in other power-flow engines and tell how far they are from it.
 
-    Injections and taps of each minute go through pandapower, OpenDSS, power-grid-model (and GridLAB-D where it is
-    there); a page, a CSV and a JSON file compare voltages, losses and import with the run's. Ends with code 5 when an
-    engine is beyond the scenario's section crosscheck: v_pu, loss_percent, import_percent.
+    Injections and taps of each minute go through pandapower, OpenDSS, power-grid-model and GridLAB-D; a page, a CSV
+    and a JSON file compare voltages, losses and import with the run's. Ends with code 5 when an engine is beyond the
+    limits of the scenario's section crosscheck.
 
     Example: voltier crosscheck runs/DAY --every 15 --engines opendss,power-grid-model
     """
     require_tables(run_dir)
+    from voltier.federates.gridlabd_engine import process_engines
     from voltier.federates.show import console, counting, show_crosscheck
     from voltier.scenarios.studies.crosscheck import crosscheck as check
 
     folder = out or run_dir / "crosscheck"
     names = None if engines is None else [name.strip() for name in engines.split(",") if name.strip()]
-    with counting(quiet=quiet) as progress:
-        found = check(run_dir, folder, engines=names, every_min=every, scenario=scenario, progress=progress)
+    with counting(quiet=quiet) as progress, process_engines() as outside:
+        found = check(
+            run_dir,
+            folder,
+            engines=names,
+            every_min=every,
+            outside=outside,
+            scenario=scenario,
+            progress=progress,
+        )
     if not quiet:
         show_crosscheck(console, found, folder)
     if not all(kpis["within_limits"] for kpis in found.values()):

@@ -7,6 +7,8 @@ the grid's operator gets it as a function from above.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -17,7 +19,7 @@ from voltier.federates.gridlabd_child import ChildLost, GridlabdChild, GridlabdS
 from voltier.federates.gridlabd_worker import Request
 from voltier.grid.errors import FederationError, InputError, NotConvergedError, Problem
 from voltier.grid.feeder import Feeder
-from voltier.grid.flow.port import Array, Complex, Flow, Index, check_places
+from voltier.grid.flow.port import Array, Complex, Flow, Index, PowerFlow, check_places
 from voltier.grid.perunit import PerUnit
 from voltier.grid.topology import closed_edges, reached
 from voltier.grid.writers.glm_devices import injection_name, power_property, regulator_rows
@@ -56,6 +58,23 @@ def check_gridlabd(engine: str) -> None:
     if engine == GRIDLABD and importlib.util.find_spec(GRIDLABD) is None:
         remedy = 'install the package: pip install "voltier[gridlabd]", or choose opendss'
         raise InputError([Problem("feeder", "engine", engine, remedy)])
+
+
+@contextmanager
+def process_engines() -> Iterator[dict[str, Callable[[Feeder], PowerFlow]]]:
+    """Give the engines that run as processes, by name, and end at last whatever was made of them."""
+    made: list[GridlabdFlow] = []
+
+    def gridlabd(feeder: Feeder) -> PowerFlow:
+        check_gridlabd(GRIDLABD)
+        made.append(GridlabdFlow(feeder))
+        return made[-1]
+
+    try:
+        yield {GRIDLABD: gridlabd}
+    finally:
+        for flow in made:
+            flow.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from voltier.grid.errors import InputError, NotConvergedError, Problem
 from voltier.grid.feeder import Feeder
+from voltier.grid.flow.engines import SEQUENCE_ENGINES
 from voltier.grid.flow.port import PowerFlow
 from voltier.scenarios.panels import Array, Block, read_block
 from voltier.scenarios.results import table_names
@@ -112,14 +113,29 @@ def read_dispatch(run_dir: Path, feeder: Feeder, every_min: int = 1) -> Dispatch
     )
 
 
-def replay(dispatch: Dispatch, engine: PowerFlow, advance: Callable[[], None]) -> Replay:
-    """Solve every minute of a dispatch; advance is called after each."""
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How far one engine may be from the run: voltage magnitudes [p.u.], energy lost and peak import [%]."""
+
+    v_pu: float
+    loss_percent: float
+    import_percent: float
+
+
+def limits_of(engine: str, section: CrosscheckSection) -> Limits:
+    """Return what an engine is allowed; one that knows lines by sequence impedances only has voltages of its own."""
+    v_pu = section.sequence_v_pu if engine in SEQUENCE_ENGINES else section.v_pu
+    return Limits(v_pu, section.loss_percent, section.import_percent)
+
+
+def replay(dispatch: Dispatch, engine: PowerFlow, advance: Callable[[], None], stride: int = 1) -> Replay:
+    """Solve every minute of a dispatch, or every so many of them; advance is called after each."""
     count = len(dispatch.t_s)
     v_pu, power = np.full(dispatch.v_pu.shape, np.nan), np.full((2, count), np.nan)
     refused: Counter[str] = Counter()
     failed: Counter[str] = Counter()
     began = perf_counter()
-    for k in range(count):
+    for k in range(0, count, stride):
         try:
             flow = engine.solve(dispatch.p_kw[k], dispatch.q_kvar[k], dispatch.tap[k])
             v_pu[k] = np.abs(flow.v_pu)
@@ -150,7 +166,7 @@ def figures(
     change: Difference,
     feeder: Feeder,
     every_min: int,
-    limits: CrosscheckSection,
+    limits: Limits,
 ) -> Kpis:
     """Sum up an engine's difference as flat key figures.
 
@@ -191,7 +207,7 @@ def figures(
     return kpis | {"within_limits": int(not exceeded(kpis, limits))}
 
 
-def exceeded(kpis: Kpis, limits: CrosscheckSection) -> list[str]:
+def exceeded(kpis: Kpis, limits: Limits) -> list[str]:
     """Say in words what an engine's figures exceed; empty when all is within the limits."""
     words = []
     for key, limit, unit in (

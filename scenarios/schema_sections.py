@@ -329,6 +329,10 @@ class CrosscheckSection(Section):
     v_pu: Annotated[
         Positive, Field(description="largest difference of voltage magnitude at any node and minute [pu]")
     ] = 1e-3
+    sequence_v_pu: Annotated[
+        Positive,
+        Field(description="the same for engines that take every line for a transposed one (pandapower) [pu]"),
+    ] = 1e-2
     loss_percent: Annotated[
         Positive, Field(description="difference of the energy lost, in per cent of the run's [%]")
     ] = 1.0

@@ -43,6 +43,9 @@ ENGINES: dict[str, Callable[[Feeder], PowerFlow]] = {
 
 BALANCED = "pandapower-balanced"
 
+SEQUENCE_ENGINES = ("pandapower-three-phase",)
+"""Engines that know lines by sequence impedances only, as if every line were transposed."""
+
 
 def three_phase_engines() -> tuple[str, ...]:
     """Name the engines that solve each phase by itself, and so can judge one another."""

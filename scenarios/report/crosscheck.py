@@ -12,7 +12,14 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from voltier.grid.feeder import Feeder
-from voltier.scenarios.crosscheck import Difference, Dispatch, Kpis, Replay, exceeded
+from voltier.scenarios.crosscheck import (
+    Difference,
+    Dispatch,
+    Kpis,
+    Replay,
+    exceeded,
+    limits_of,
+)
 from voltier.scenarios.report.page import render
 from voltier.scenarios.report.style import (
     CASE_COLORS,
@@ -87,7 +94,7 @@ def write_page(check: Crosscheck, path: Path) -> Path:
 def _verdict(check: Crosscheck) -> Section:
     rows, outside = [], []
     for name, part in check.checked.items():
-        kpis, words = part.kpis, exceeded(part.kpis, check.limits)
+        kpis, words = part.kpis, exceeded(part.kpis, limits_of(name, check.limits))
         if not kpis["minutes"]:
             words = ["solved no minute"]
         outside += [name] if words else []
@@ -101,7 +108,7 @@ def _verdict(check: Crosscheck) -> Section:
                 _number(kpis, "losses.difference_percent"),
                 _number(kpis, "import.difference_percent"),
                 f"{kpis['minutes']} / {kpis['minutes_refused']} / {kpis['minutes_failed']}",
-                number(1e3 * part.replay.solve_s / max(len(check.dispatch.t_s), 1)),
+                number(1e3 * part.replay.solve_s / max(int(kpis["minutes"]), 1)),
             ]
         )
     header = [
@@ -110,8 +117,9 @@ def _verdict(check: Crosscheck) -> Section:
     ]  # fmt: skip
     limits = check.limits
     note = (
-        f'<p class="note">Allowed: {limits.v_pu:g} p.u. at any node and minute, {limits.loss_percent:g} % of the '
-        f"energy lost, {limits.import_percent:g} % of the peak import in any minute.</p>"
+        f'<p class="note">Allowed: {limits.v_pu:g} p.u. at any node and minute ({limits.sequence_v_pu:g} p.u. where '
+        f"every line counts as transposed), {limits.loss_percent:g} % of the energy lost, "
+        f"{limits.import_percent:g} % of the peak import in any minute.</p>"
     )
     finding = (
         "All engines are within the limits" if not outside else f"Outside the limits: {', '.join(outside)}"

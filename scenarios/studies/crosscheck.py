@@ -7,15 +7,16 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TextIO
 
 import numpy as np
 
 from voltier.grid.errors import InputError, Problem
 from voltier.grid.feeder import Feeder, read_feeder
-from voltier.grid.flow.engines import engine, three_phase_engines
+from voltier.grid.flow.engines import SEQUENCE_ENGINES, engine, three_phase_engines
 from voltier.grid.flow.port import PowerFlow
-from voltier.scenarios.crosscheck import Kpis, difference, figures, read_dispatch, replay
+from voltier.scenarios.crosscheck import Kpis, difference, figures, limits_of, read_dispatch, replay
 from voltier.scenarios.manifest import RunDirectory, write_json
 from voltier.scenarios.report.crosscheck import Checked, Crosscheck, write_page
 from voltier.scenarios.schema import Scenario, load_scenario
@@ -35,6 +36,10 @@ KEPT = (
 """What the run's own kpis.json takes over of each engine."""
 
 
+NO_ENGINES: Mapping[str, Callable[[Feeder], PowerFlow]] = MappingProxyType({})
+SLOW_STRIDE = 15
+
+
 def no_progress(name: str, steps: int) -> Callable[[], None]:
     """Show nothing."""
     return lambda: None
@@ -45,47 +50,56 @@ def crosscheck(
     out: Path,
     *,
     engines: Sequence[str] | None = None,
-    every_min: int = 1,
+    every_min: int | None = None,
+    outside: Mapping[str, Callable[[Feeder], PowerFlow]] = NO_ENGINES,
     scenario: str | None = None,
     progress: Progress = no_progress,
 ) -> Mapping[str, Kpis]:
     """Replay a run and write out/crosscheck.html, .csv and .json; return the figures by engine.
 
-    engines : names of three_phase_engines(), by default all ; scenario : of a run that came without its own
+    engines : names of three_phase_engines() and of outside, by default all ; scenario : of a run without its own
+    every_min : replay only every so many minutes ; None: each, but every 15th in pandapower, which takes half a second
+    outside : engines that only rooms above can build
     The run's kpis.json, if it has one, gets the main figures as crosscheck.ENGINE.*. Raises InputError, before
     anything is solved, for engines that are unknown, not installed or cannot represent the feeder, and for tables
     that do not fit; afterwards for an engine that refused every minute.
     """
-    if every_min < 1:
+    if every_min is not None and every_min < 1:
         raise InputError([Problem("command line", "--every", every_min, "give whole minutes, 1 or more")])
     case = _scenario(run_dir, scenario)
     feeder = read_feeder(case.feeder.name)
-    ready = build_engines(engines, feeder)
-    dispatch = read_dispatch(run_dir, feeder, every_min)
+    ready = build_engines(engines, feeder, outside)
+    dispatch = read_dispatch(run_dir, feeder, every_min or 1)
     checked: dict[str, Checked] = {}
     for name, tool in ready.items():
-        other = replay(dispatch, tool, progress(name, len(dispatch.t_s)))
-        if sum(other.refused.values()) == len(dispatch.t_s):
+        stride = SLOW_STRIDE if every_min is None and name in SEQUENCE_ENGINES else 1
+        steps = -(-len(dispatch.t_s) // stride)
+        other = replay(dispatch, tool, progress(name, steps), stride)
+        if sum(other.refused.values()) == steps:
             remedy = f"it cannot represent this run; leave it out with --engines: {next(iter(other.refused))}"
             raise InputError([Problem("crosscheck", "engine", name, remedy)])
-        change = difference(dispatch, other)
+        change, limits = difference(dispatch, other), limits_of(name, case.crosscheck)
         checked[name] = Checked(
-            other, change, figures(dispatch, other, change, feeder, every_min, case.crosscheck)
+            other, change, figures(dispatch, other, change, feeder, stride * (every_min or 1), limits)
         )
     found = Crosscheck(
-        run=case.name, engine=case.feeder.engine, start_s=case.start_second_of_day, every_min=every_min,
+        run=case.name, engine=case.feeder.engine, start_s=case.start_second_of_day, every_min=every_min or 1,
         feeder=feeder, dispatch=dispatch, limits=case.crosscheck, checked=checked,
     )  # fmt: skip
     _write(found, run_dir, out)
     return {name: part.kpis for name, part in checked.items()}
 
 
-def build_engines(names: Sequence[str] | None, feeder: Feeder) -> dict[str, PowerFlow]:
+def build_engines(
+    names: Sequence[str] | None,
+    feeder: Feeder,
+    outside: Mapping[str, Callable[[Feeder], PowerFlow]] = NO_ENGINES,
+) -> dict[str, PowerFlow]:
     """Build the named engines, or all that solve each phase.
 
     Raises InputError that tells of every one that cannot be had.
     """
-    known = three_phase_engines()
+    known = (*three_phase_engines(), *outside)
     ready: dict[str, PowerFlow] = {}
     problems: list[Problem] = []
     for name in dict.fromkeys(known if names is None else names):
@@ -93,7 +107,7 @@ def build_engines(names: Sequence[str] | None, feeder: Feeder) -> dict[str, Powe
             problems.append(Problem("crosscheck", "--engines", name, f"choose from {', '.join(known)}"))
             continue
         try:
-            ready[name] = engine(name, feeder)
+            ready[name] = outside[name](feeder) if name in outside else engine(name, feeder)
         except InputError as error:
             others = ",".join(other for other in known if other != name)
             for problem in error.problems:
