@@ -53,13 +53,15 @@ PUBLISHED_ROUNDS, ROUNDS_A_POINT = 1000, 250
 
 def until_agreed(max_rounds: int) -> tuple[Options, ...]:
     """Return the stages of our stopping rule: roughly first, so that the tangent points are near, then closely."""
-    rough = StoppingRule(primal_pu=1e-3, dual_change=3e-2, max_rounds=max_rounds)
+    rough = StoppingRule(primal_pu=1e-3, price_change=3e-2, max_rounds=max_rounds)
     return Options(stop=rough, **ANDERSON), Options(stop=StoppingRule(max_rounds=max_rounds), **ANDERSON)
 
 
 def as_published(rounds: int = PUBLISHED_ROUNDS) -> tuple[Options, ...]:
     """Return stages of together as many iterations, with Nesterov steps and masked, and without a stopping rule."""
-    never = StoppingRule(primal_pu=0.0, dual_change=0.0, look_every=ROUNDS_A_POINT, max_rounds=ROUNDS_A_POINT)
+    never = StoppingRule(
+        primal_pu=0.0, price_change=0.0, look_every=ROUNDS_A_POINT, max_rounds=ROUNDS_A_POINT
+    )
     return (Options(stop=never),) * (rounds // ROUNDS_A_POINT)
 
 

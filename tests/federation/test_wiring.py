@@ -91,6 +91,7 @@ def _offsets_differ(route: object) -> bool:
         "wholesale": {0},
         "resilience": {0},
         "smo": {0, 2},
+        "area": {0.6},
         "pmo": {1},
         "cmo": {3},
         "grid": {4},

@@ -60,7 +60,7 @@ def holding(demand, store):
         curvature=np.zeros(2 * n), linear=np.zeros(2 * n), matrix=matrix, rhs=np.array(demand),
         low=np.append(np.full(n, -np.inf), np.zeros(n)), high=np.append(np.full(n, np.inf), np.full(n, store)),
         column_place=place, row_place=np.zeros(n, dtype=int), column_period=np.tile(np.arange(n), 2),
-        row_period=np.arange(n), edge=np.array([[0, 1]]), stiffness=np.ones(2 * n),
+        row_period=np.arange(n), edge=np.array([[0, 1]]), stiffness=np.ones(2 * n), price_row=np.arange(n),
     )  # fmt: skip
 
 
@@ -86,7 +86,7 @@ def test_ramps_cost_atoms_what_they_cost_centrally_and_nobody_else_sees_them():
     profile = per_node(program)
     assert atomise(program, profile).n_copy == atomise(plain, profile).n_copy
     central = solve_central(program)
-    rule = StoppingRule(primal_pu=1e-6, dual_change=1e-6)
+    rule = StoppingRule(primal_pu=1e-6, price_change=1e-6)
     found = solve_distributed(program, profile, "nst-pac", Options(stop=rule), central_cost=central.cost)
     assert found.certificate.converged
     assert abs(found.certificate.gap) < 1e-4  # a hundred times the residuals that the rule leaves
