@@ -70,7 +70,8 @@ def test_helics_knows_every_unit() -> None:
 
 
 def test_operators_that_write_to_each_other_never_act_at_the_same_wire_time() -> None:
-    for route in ROUTES:
+    # Areas number their packets: it makes no difference in which slot one is seen.
+    for route in (route for route in ROUTES if route.sender != route.receiver):
         for now_s in (0, 1, 2, 3, 4, 5):
             assert wire_time(route.sender, now_s) != wire_time(route.receiver, now_s) or _offsets_differ(
                 route
