@@ -6,7 +6,7 @@ from pathlib import Path
 
 from voltier.agents.clock import MarketClock
 from voltier.agents.operator import Operator, Rows
-from voltier.federates.ports import Channel, Sink
+from voltier.federates.ports import Channel, Pacing, Sink
 from voltier.scenarios.build import build_operator, operator_names, table_layouts
 from voltier.scenarios.built_case import market_clock
 from voltier.scenarios.results import TableWriter
@@ -36,6 +36,13 @@ class ScenarioCase:
         settings = self.scenario.primary.channel.model_dump()
         cut = tuple(f"area.{k}" for k in settings.pop("cut_areas"))
         return Channel(cut=cut, **settings)
+
+    def pacing(self) -> Pacing | None:
+        """Return how the run follows the wall clock."""
+        federation = self.scenario.federation
+        if federation.realtime is None:
+            return None
+        return Pacing(federation.realtime, federation.lag_budget_ms)
 
     def open_sink(self, run_dir: Path) -> Sink:
         """Open the tables of the run for writing."""

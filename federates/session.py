@@ -10,6 +10,7 @@ from pathlib import Path
 from voltier.agents.clock import MINUTE_S
 from voltier.federates.case import ScenarioCase
 from voltier.federates.local import run_local
+from voltier.federates.pace import pace_of
 from voltier.federates.progress import Watch, unwatched
 from voltier.federates.pulse import Beat, peak_memory_mb
 from voltier.federates.wiring import RECORDER
@@ -145,18 +146,21 @@ class _Meter:
             self._watch(now_s, {})
 
         try:
-            run_local(operators, case.market_clock(), sink.write, minute_done)
+            run_local(operators, case.market_clock(), sink.write, minute_done, pace_of(case.pacing()))
         finally:
             sink.close()
 
     def _run_processes(self) -> None:
         from voltier.federates.launch import Launch, run_federation
 
+        federation = self._scenario.federation
+        # Between two minutes of a paced run nobody moves.
+        pause_s = MINUTE_S / federation.realtime if federation.realtime else 0.0
         launch = Launch(
             config=self._run.config.resolve(),
             run_dir=self._run.path.resolve(),
             transport=self._transport,
-            timeout_s=self._scenario.federation.timeout_s,
+            timeout_s=federation.timeout_s + pause_s,
         )
         run_federation(launch, self._case, self._look)
 

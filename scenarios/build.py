@@ -72,6 +72,7 @@ def table_layouts(scenario: Scenario) -> dict[str, TableLayout]:
         ),
         **({"dlmp": layout("dlmp", **nodes)} if by_phase else {}),
         **({"areas": layout("areas")} if scenario.primary.transport == "federated" else {}),
+        **({"realtime": layout("realtime")} if scenario.federation.realtime else {}),
     }
 
 

@@ -151,6 +151,8 @@ TABLES: Mapping[str, TableSpec] = MappingProxyType(
                 "area": TEXT, "failure": TEXT, **_numbers("rounds", "slots", "packets", "sent_bytes", "solve_s"),
             }
         ),
+        # One row for each instant of each operator of a paced run: how much later than due it began to decide [ms].
+        "realtime": TableSpec({"operator": TEXT, "lag_ms": NUMBER}),
         "events": TableSpec({"source": TEXT, "kind": TEXT, "text": TEXT}),
         # One row for each party of each market and settlement; receipts positive, columns sum to zero.
         "settlement": TableSpec(
