@@ -25,6 +25,10 @@ class ScenarioCase:
 
     def build_operator(self, name: str) -> Operator:
         """Build one operator."""
+        if name == "device":
+            from voltier.federates.device_operator import build_device_operator
+
+            return build_device_operator(self.scenario)
         return build_operator(self.scenario, name)
 
     def market_clock(self) -> MarketClock:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Protocol, runtime_checkable
 
 from voltier.agents.operator import Rows
 from voltier.federates.ports import Pacing
@@ -32,6 +33,11 @@ class Pace:
         if self._origin is None:
             # From here on steps of the system's clock do no harm.
             self._origin = time.monotonic() + origin_unix_s - time.time()
+
+    @property
+    def runs(self) -> bool:
+        """Whether the origin is known."""
+        return self._origin is not None
 
     def simulated_s(self, monotonic_s: float | None = None) -> float:
         """Return the simulated second that the wall clock shows, now or at a reading of time.monotonic()."""
@@ -61,6 +67,19 @@ class Pace:
     def release(self) -> None:
         """Let nobody wait any more: the run is over."""
         self._released.set()
+
+
+@runtime_checkable
+class Outward(Protocol):
+    """An operator that deals with the world outside, by its clock."""
+
+    def paced_by(self, pace: Pace) -> None:
+        """Take the wall clock of the run."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the world outside; called once, however the run ends."""
+        ...
 
 
 def pace_of(pacing: Pacing | None) -> Pace | None:

@@ -10,7 +10,8 @@ from pathlib import Path
 from voltier.agents.clock import MINUTE_S
 from voltier.federates.case import ScenarioCase
 from voltier.federates.local import run_local
-from voltier.federates.pace import pace_of
+from voltier.federates.mqtt import require_mqtt
+from voltier.federates.pace import Outward, pace_of
 from voltier.federates.progress import Watch, unwatched
 from voltier.federates.pulse import Beat, peak_memory_mb
 from voltier.federates.wiring import RECORDER
@@ -45,6 +46,8 @@ def run_scenario(
         remedy = f"take one of {', '.join(TRANSPORTS)}"
         raise InputError([Problem("command line", "--transport", transport, remedy)])
     check_data(scenario)
+    if scenario.hardware is not None:
+        require_mqtt()
     if transport == "none" and scenario.primary.channel != ChannelSection():
         remedy = (
             "take zmq, tcp or inproc: HELICS disturbs the mail of primary.channel, and there is none here"
@@ -137,7 +140,12 @@ class _Meter:
 
     def _run_here(self) -> None:
         case = self._case
+        pace = pace_of(case.pacing())
         operators = [case.build_operator(name) for name in case.operator_names()]
+        outward = [operator for operator in operators if isinstance(operator, Outward)]
+        for operator in outward:
+            assert pace is not None
+            operator.paced_by(pace)
         sink = case.open_sink(self._run.path)
         self._began = time.monotonic()
 
@@ -146,9 +154,11 @@ class _Meter:
             self._watch(now_s, {})
 
         try:
-            run_local(operators, case.market_clock(), sink.write, minute_done, pace_of(case.pacing()))
+            run_local(operators, case.market_clock(), sink.write, minute_done, pace)
         finally:
             sink.close()
+            for operator in outward:
+                operator.close()
 
     def _run_processes(self) -> None:
         from voltier.federates.launch import Launch, run_federation

@@ -10,7 +10,7 @@ import numpy as np
 
 from voltier.scenarios.manifest import RunDirectory
 from voltier.scenarios.metrics_attack import attack_kpis
-from voltier.scenarios.metrics_hardware import realtime_kpis
+from voltier.scenarios.metrics_hardware import hardware_kpis, realtime_kpis
 from voltier.scenarios.metrics_household import flexibility_kpis, household_kpis
 from voltier.scenarios.metrics_physical import generation_kw, load_kw
 from voltier.scenarios.metrics_voltage import voltage_kpis
@@ -65,6 +65,7 @@ def compute_kpis(run_dir: Path, scenario: Scenario) -> Kpis:
     kpis |= _clearings(run_dir)
     kpis |= _areas(run_dir)
     kpis |= realtime_kpis(run_dir)
+    kpis |= hardware_kpis(run_dir)
     kpis |= _lower_clearings(blocks["secondary_clearings"], blocks["consumer_clearings"])
     kpis |= _events(run_dir)
     kpis |= attack_kpis(run_dir, scenario, blocks)

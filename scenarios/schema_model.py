@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
+from voltier.scenarios.schema_hardware import HardwareSection
 from voltier.scenarios.schema_primary import ChannelSection, PrimarySection, WeightsSection
 from voltier.scenarios.schema_sections import (
     MINUTE_S,
@@ -74,6 +75,9 @@ class Scenario(Section):
     attack: Annotated[AttackSection | None, Field(description="none: nobody attacks")] = None
     iot: IotSection = IotSection()
     federation: FederationSection = FederationSection()
+    hardware: Annotated[
+        HardwareSection | None, Field(description="devices outside, in the loop; none: all are simulated")
+    ] = None
     recording: RecordingSection = RecordingSection()
     inputs: InputsSection = InputsSection()
 
@@ -114,7 +118,7 @@ class Scenario(Section):
     @model_validator(mode="after")
     def _periods_divide(self) -> Self:
         wrong = [*_wrong_length(self), *_wrong_periods(self), *_wrong_engine(self), *_wrong_attack(self)]
-        wrong += [*_wrong_formulation(self), *_wrong_transport(self)]
+        wrong += [*_wrong_formulation(self), *_wrong_transport(self), *_wrong_hardware(self)]
         if wrong:
             # One error of many lines; schema_problems takes it apart into one problem a line.
             raise ValueError("\n".join(f"{field}|{value}|{remedy}" for field, value, remedy in wrong))
@@ -212,6 +216,13 @@ def _wrong_transport(scenario: Scenario) -> list[tuple[str, object, str]]:
     if scenario.resilience.mitigate:
         wrong.append(("resilience.mitigate", True, private))
     return wrong
+
+
+def _wrong_hardware(scenario: Scenario) -> list[tuple[str, object, str]]:
+    if scenario.hardware is None or scenario.federation.realtime:
+        return []
+    remedy = "give --realtime, or leave the section hardware out: real devices follow the wall clock"
+    return [("federation.realtime", None, remedy)]
 
 
 def _wrong_attack(scenario: Scenario) -> list[tuple[str, object, str]]:
