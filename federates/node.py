@@ -9,9 +9,10 @@ from typing import Protocol
 
 from voltier.agents.clock import MINUTE_S, MarketClock
 from voltier.agents.operator import Operator, Rows
-from voltier.federates.pace import START_MARGIN_S, Outward, Pace
+from voltier.federates.pace import START_MARGIN_S, Outward, Pace, attend
 from voltier.federates.ports import Bus, Sink
 from voltier.federates.pulse import Pulse
+from voltier.federates.rehearsal import rehearse
 from voltier.federates.wiring import role_of
 
 
@@ -43,9 +44,9 @@ def run_operator(
     operator: Operator, clock: MarketClock, bus: Bus, pulse: Pulse, pace: Pace | None = None
 ) -> None:
     """Drive an operator over the bus to the end of the clock, at the pace of the wall clock if there is one."""
-    if isinstance(operator, Outward):
-        assert pace is not None
-        operator.paced_by(pace)
+    if pace is not None:
+        rehearse(operator.name)
+        attend(operator, pace)
     pulse.turn("joining")
     bus.join()
     for now_s in clock.instants(role_of(operator.name)):

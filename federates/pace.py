@@ -12,7 +12,7 @@ import threading
 import time
 from typing import Protocol, runtime_checkable
 
-from voltier.agents.operator import Rows
+from voltier.agents.operator import Operator, Rows
 from voltier.federates.ports import Pacing
 
 START_MARGIN_S = 0.5
@@ -80,6 +80,12 @@ class Outward(Protocol):
     def close(self) -> None:
         """Let go of the world outside; called once, however the run ends."""
         ...
+
+
+def attend(operator: Operator, pace: Pace) -> None:
+    """Give the wall clock to an operator that deals with the world outside."""
+    if isinstance(operator, Outward):
+        operator.paced_by(pace)
 
 
 def pace_of(pacing: Pacing | None) -> Pace | None:

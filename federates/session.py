@@ -11,9 +11,10 @@ from voltier.agents.clock import MINUTE_S
 from voltier.federates.case import ScenarioCase
 from voltier.federates.local import run_local
 from voltier.federates.mqtt import require_mqtt
-from voltier.federates.pace import Outward, pace_of
+from voltier.federates.pace import Outward, attend, pace_of
 from voltier.federates.progress import Watch, unwatched
 from voltier.federates.pulse import Beat, peak_memory_mb
+from voltier.federates.rehearsal import rehearse
 from voltier.federates.wiring import RECORDER
 from voltier.grid.errors import ClearingAborted, InputError, Problem, VoltierError
 from voltier.scenarios.build import check_data, table_layouts
@@ -143,9 +144,10 @@ class _Meter:
         pace = pace_of(case.pacing())
         operators = [case.build_operator(name) for name in case.operator_names()]
         outward = [operator for operator in operators if isinstance(operator, Outward)]
-        for operator in outward:
-            assert pace is not None
-            operator.paced_by(pace)
+        for operator in operators:
+            if pace is not None:
+                rehearse(operator.name)
+                attend(operator, pace)
         sink = case.open_sink(self._run.path)
         self._began = time.monotonic()
 

@@ -94,7 +94,7 @@ def main() -> None:
     client.connect(host, int(port), 15)
     told_s, last = options.period_s / options.factor, 0.0
     while True:
-        # One thread for network and rooms: a message is taken in as it comes.
+        # One thread for network and rooms: messages are taken in as they come.
         if client.loop(timeout=min(0.05, told_s / 4)) != mqtt.MQTT_ERR_SUCCESS:
             raise SystemExit(f"the broker at {options.broker} is gone")
         before = {name: room.p_kw for name, room in rooms.items()}
