@@ -32,18 +32,18 @@ def table(run: Path, name: str) -> pd.DataFrame:
 
 def test_an_attack_is_answered_by_thermostats_within_a_minute(tmp_path: Path) -> None:
     """The published laboratory test: 130 kW fall out, thermostats take load off with each one-minute clearing."""
-    overrides = [
-        "hours=0.2", "attack.start=20:05", "attack.end=null", "attack.buses=[47]", "resilience.warm_up_min=3",
-        "resilience.consecutive=1", "primary.period_s=60", "recording.settlement_period_s=60",
-    ]  # fmt: skip
+    case = load_scenario("ieee123-hil")
+    assert case.hardware is not None
+    houses = [device.house for device in case.hardware.devices]
     options = ("--factor", f"{FACTOR:g}", "--relay-s", "8", "--outdoor-c", "12")
-    with mqtt_broker() as broker, thermostats(broker, "test", HOUSES, *options):
-        run = run_scenario(scenario("ieee123-attack-2b", broker, HOUSES, *overrides), tmp_path / "run")
+    with mqtt_broker() as broker, thermostats(broker, "ieee123-hil", houses, *options):
+        overrides = [f"hardware.broker={broker}", "hardware.timeout_s=2", f"federation.realtime={FACTOR:g}"]
+        run = run_scenario(load_scenario("ieee123-hil", [*overrides, "hours=0.15"]), tmp_path / "run")
     hardware, devices = table(run, "hardware"), table(run, "devices")
     # 8 s of relay, three from the clearing to the order, a few until the emulator tells; the rest of the minute is
     # room for a busy machine, on which a second is a minute here. The first minute is left to loading.
     dead_s = hardware[hardware.t_s >= 60].dead_time_s.dropna()
-    assert len(dead_s) >= len(HOUSES) // 2
+    assert len(dead_s) >= len(houses) // 2
     assert dead_s.min() >= 8.0
     assert dead_s.max() <= 60.0
     # What they draw is what the market asked for, once the relay has switched.
@@ -51,31 +51,54 @@ def test_an_attack_is_answered_by_thermostats_within_a_minute(tmp_path: Path) ->
     load_kw = -hardware.groupby("t_s").measured_kw.sum()
     alarm_s = int(table(run, "events").query("kind == 'alarm'").t_s.min())
     assert alarm_s == 360  # the minute after the attack
-    assert load_kw[alarm_s] < 0.98 * load_kw[alarm_s - 60]
-    assert load_kw[alarm_s + 60 :].min() < 0.95 * load_kw[alarm_s - 60]
+    # They let go of a tenth of their power at once and of more later on; their people allow up to a half.
+    assert load_kw[alarm_s] < 0.95 * load_kw[alarm_s - 60]
+    assert load_kw.loc[alarm_s + 60 :].min() < 0.9 * load_kw[alarm_s - 60]
     # The grid sees the meters: a house's heat pump draws what was last measured before its consumer market acted.
-    seen = devices[devices.cma == HOUSES[0]].set_index("t_s").hvac_kw
-    told = hardware[hardware.house == HOUSES[0]].set_index("t_s").measured_kw
+    seen = devices[devices.cma == houses[0]].set_index("t_s").hvac_kw
+    told = hardware[hardware.house == houses[0]].set_index("t_s").measured_kw
     np.testing.assert_allclose(seen.loc[120:], told.shift().loc[120:], atol=1e-9)
 
 
-def test_a_silent_device_keeps_its_last_word_and_is_told(tmp_path: Path) -> None:
-    with mqtt_broker() as broker, thermostats(broker, "test", HOUSES[1:3], "--factor", "60") as emulator:
-        case = scenario("ieee123-hour", broker, HOUSES[1:3], "hours=0.16666666666666666")
-        stop_at: list[int] = []
+LIAR = """
+import sys, time
+from paho.mqtt import client as mqtt
+client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+host, _, port = sys.argv[1].rpartition(":")
+client.connect(host, int(port))
+client.loop_start()
+while True:
+    for payload in (b'{"p_kw": -1.0, "temp_c": 21.5}', b'{"p_kw": 100, "temp_c": 21.5}', b'nonsense'):
+        client.publish(sys.argv[2], payload, qos=1)
+    time.sleep(0.2)
+"""
+
+
+def test_the_market_goes_on_with_silent_and_lying_devices_and_tells(tmp_path: Path) -> None:
+    houses, liar = HOUSES[1:3], HOUSES[3]
+    name = f"voltier/test/{liar}/hvac/state"
+    with (
+        mqtt_broker() as broker,
+        thermostats(broker, "test", houses, "--factor", "60") as emulator,
+        process(["-c", LIAR, broker, name]),
+    ):
+        case = scenario("ieee123-hour", broker, [*houses, liar], "hours=0.16666666666666666")
 
         def watch(now_s: int, states: object) -> None:
-            if now_s >= 180 and not stop_at:
+            if now_s >= 180:
                 emulator.kill()
-                stop_at.append(now_s)
 
         run = run_scenario(case, tmp_path / "run", transport="none", watch=watch)
     events = table(run, "events").query("source == 'device'")
-    assert events.kind.tolist() == ["device-silent"] * 2
-    assert (events.t_s > 180).all()
+    silent = events[events.kind == "device-silent"]
+    assert (sorted(silent.text.str.partition("/")[0]), silent.t_s.min() > 180) == (houses, True)
+    refused = events[events.kind == "device-refused"].text
+    assert refused.str.contains(f"{liar}/hvac: out of range: p_kw = 100").any()
+    assert refused.str.contains(f"{liar}/hvac: malformed").any()
     measured = table(run, "hardware").pivot_table(index="t_s", columns="house", values="measured_kw")
-    assert (measured.loc[240:].nunique() == 1).all()
-    assert table(run, "grid").t_s.max() == 540  # the market goes on
+    assert (measured.loc[240:, houses].nunique() == 1).all()
+    assert (measured[liar] == -1.0).all()
+    assert table(run, "grid").t_s.max() == 540
 
 
 def test_a_silent_device_ends_the_run_if_the_scenario_says_so(tmp_path: Path) -> None:
@@ -88,34 +111,6 @@ def test_a_silent_device_ends_the_run_if_the_scenario_says_so(tmp_path: Path) ->
                 FederationError, match=f"{HOUSES[1]}/hvac silent at .* hardware.silence is abort"
             ):
                 run_scenario(case, tmp_path / "run", transport="none", watch=watch)
-
-
-LIAR = """
-import sys, time
-from paho.mqtt import client as mqtt
-client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
-host, _, port = sys.argv[1].rpartition(":")
-client.connect(host, int(port))
-client.loop_start()
-for payload in (b'{"p_kw": -1.0, "temp_c": 21.5}', b'{"p_kw": 100, "temp_c": 21.5}', b'nonsense'):
-    client.publish(sys.argv[2], payload, qos=1)
-while True:
-    time.sleep(0.2)
-    client.publish(sys.argv[2], b'{"p_kw": -1.0, "temp_c": 21.5}', qos=1)
-"""
-
-
-def test_malformed_and_impossible_measurements_are_refused_and_the_market_goes_on(tmp_path: Path) -> None:
-    name = f"voltier/test/{HOUSES[1]}/hvac/state"
-    with mqtt_broker() as broker:
-        case = scenario("ieee123-hour", broker, HOUSES[1:2], "hours=0.08333333333333333")
-        with process(["-c", f"import time; time.sleep(1.0)\n{LIAR}", broker, name]):
-            run = run_scenario(case, tmp_path / "run", transport="none")
-    events = table(run, "events").query("source == 'device'")
-    assert events.kind.tolist() == ["device-refused"] * 2
-    assert events.text.str.contains("out of range: p_kw = 100").any()
-    assert events.text.str.contains("malformed").any()
-    assert (table(run, "hardware").measured_kw == -1.0).all()
 
 
 def test_without_a_broker_the_run_ends_before_time_zero_and_says_where_it_looked(tmp_path: Path) -> None:
