@@ -134,6 +134,7 @@ class DeviceDesk:
         self._timeout_s = timeout_s
         self._entries = [_Entry() for _ in specs]
         self._events: list[tuple[str, str]] = []
+        self._refused: dict[tuple[int, str], tuple[str, int]] = {}
 
     @property
     def heard_all(self) -> bool:
@@ -151,7 +152,9 @@ class DeviceDesk:
             else read_state(self.specs[device], payload, at_s)
         )
         if isinstance(found, str):
-            self._events.append(("device-refused", f"{self.specs[device].name}: {found}"))
+            key = device, found.partition(":")[0]
+            first, count = self._refused.get(key, (found, 0))
+            self._refused[key] = first, count + 1
             return
         entry = self._entries[device]
         entry.reading = found
@@ -230,7 +233,11 @@ class DeviceDesk:
         return rows
 
     def events(self, t_s: int) -> list[Rows]:
-        """Return and forget what has happened."""
+        """Return and forget what has happened; what was refused for one reason is one event."""
+        for (device, _), (first, count) in self._refused.items():
+            more = f", and {count - 1} more" if count > 1 else ""
+            self._events.append(("device-refused", f"{self.specs[device].name}: {first}{more}"))
+        self._refused = {}
         found, self._events = self._events, []
         return [
             Rows("events", t_s, {"source": ["device"], "kind": [kind], "text": [text]})

@@ -10,7 +10,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-THERMOSTAT = Path(__file__).parents[2] / "docs" / "hardware" / "thermostat.py"
+_DOUBLES = Path(__file__).parents[2] / "docs" / "hardware"
+THERMOSTAT, INVERTER = _DOUBLES / "thermostat.py", _DOUBLES / "inverter.py"
 
 _SERVE = """
 import asyncio, sys

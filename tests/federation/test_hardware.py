@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from broker import mqtt_broker, process, thermostats
+from broker import INVERTER, mqtt_broker, process, thermostats
 
+from voltier.agents.devices.battery import Battery
 from voltier.federates.session import run_scenario
 from voltier.grid.errors import FederationError
+from voltier.scenarios.build import population_of
 from voltier.scenarios.results import read_table
 from voltier.scenarios.schema import Scenario, load_scenario
 
@@ -92,6 +94,8 @@ def test_the_market_goes_on_with_silent_and_lying_devices_and_tells(tmp_path: Pa
     events = table(run, "events").query("source == 'device'")
     silent = events[events.kind == "device-silent"]
     assert (sorted(silent.text.str.partition("/")[0]), silent.t_s.min() > 180) == (houses, True)
+    # Many lies make two events a minute, one a reason: at the warm-up, at each of ten minutes and at the end.
+    assert len(events[events.kind == "device-refused"]) <= 2 * 12
     refused = events[events.kind == "device-refused"].text
     assert refused.str.contains(f"{liar}/hvac: out of range: p_kw = 100").any()
     assert refused.str.contains(f"{liar}/hvac: malformed").any()
@@ -111,6 +115,24 @@ def test_a_silent_device_ends_the_run_if_the_scenario_says_so(tmp_path: Path) ->
                 FederationError, match=f"{HOUSES[1]}/hvac silent at .* hardware.silence is abort"
             ):
                 run_scenario(case, tmp_path / "run", transport="none", watch=watch)
+
+
+def test_a_battery_outside_follows_the_market_and_its_energy_is_the_measured_one(tmp_path: Path) -> None:
+    fleet = population_of(load_scenario("ieee123-hour"))
+    house = fleet.house_name[fleet.house.kind(Battery).at[0]]
+    device = f"{{house: {house}, kind: battery, rated_kw: 3.0}}"
+    options = ["--run", "test", "--house", house, "--rated-kw", "3", "--soc-kwh", "9", "--factor", "60"]
+    with mqtt_broker() as broker, process([str(INVERTER), "--broker", broker, *options]):
+        section = f"hardware={{broker: '{broker}', run: test, timeout_s: 2, devices: [{device}]}}"
+        case = load_scenario("ieee123-hour", [*BASE, section, "hours=0.08333333333333333"])
+        run = run_scenario(case, tmp_path / "run", transport="none")
+    hardware = table(run, "hardware").query("t_s >= 60")
+    assert hardware.set_kw.abs().max() > 0.1  # an evening hour: batteries discharge
+    assert hardware.set_kw.abs().max() <= 3.0 + 1e-9
+    np.testing.assert_allclose(hardware.measured_kw, hardware.set_kw, atol=1e-3)
+    stored = table(run, "devices").query(f"cma == '{house}'").battery_kwh
+    assert 8.0 < stored.iloc[1] < 9.0  # not the 6.75 kWh that a simulated one begins with
+    assert stored.is_monotonic_decreasing
 
 
 def test_without_a_broker_the_run_ends_before_time_zero_and_says_where_it_looked(tmp_path: Path) -> None:

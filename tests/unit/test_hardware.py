@@ -135,7 +135,13 @@ def test_what_is_refused_changes_nothing_and_is_told() -> None:
     desk.hear(0, say(p_kw=-2.0, temp_c=21), 10.0)
     desk.hear(0, say(p_kw=9.0, temp_c=21), 20.0)
     desk.hear(0, say(p_kw=-1.0, temp_c=21), 30.0, retained=True)
-    assert kinds(desk) == ["device-refused", "device-refused"]
+    desk.hear(0, say(p_kw=8.0, temp_c=21), 40.0)
+    texts = [row.columns["text"][0] for row in desk.events(0)]
+    assert texts == [
+        "house_0003/hvac: out of range: p_kw = 9, not within -3.3 to 0, and 1 more",
+        "house_0003/hvac: retained: it may be of an earlier run",
+    ]
+    assert desk.events(0) == []
     assert desk.readings(0, np.array([0]), with_silent=True).p_kw.tolist() == [-2.0]
 
 
