@@ -15,9 +15,19 @@ from voltier.agents.consumer_model import ConsumerModel
 from voltier.agents.devices.base import Base
 from voltier.agents.devices.device import Moment, Outlook
 from voltier.agents.forecast import NO_ERROR, ForecastError, with_error
-from voltier.agents.houses import device_columns, reactive_kvar
+from voltier.agents.hardware import Meters, Outside
+from voltier.agents.houses import device_columns, move_devices, reactive_kvar
 from voltier.agents.iot import IotNetwork, IotSpec
-from voltier.agents.messages import Conditions, Forecast, Injections, SmaBids, SmaMeters, SmaSchedule
+from voltier.agents.messages import (
+    Conditions,
+    DeviceReadings,
+    DeviceSetpoints,
+    Forecast,
+    Injections,
+    SmaBids,
+    SmaMeters,
+    SmaSchedule,
+)
 from voltier.agents.operator import Mail, Outbox, Rows
 from voltier.agents.population import Population
 from voltier.agents.randomness import stream
@@ -59,7 +69,7 @@ class ConsumerRules:
 class ConsumerOperator:
     """All consumer markets of one shard; name "cmo.K", serving the agents of "smo.K".
 
-    profiles_kw : (1440, n) base loads of a day, scaled here so that each has mean one.
+    profiles_kw : (1440, n) base loads of a day, scaled here so that each has mean one. outside : devices that are real.
     """
 
     def __init__(
@@ -70,8 +80,10 @@ class ConsumerOperator:
         rules: ConsumerRules,
         iot: IotSpec,
         seed: int,
+        outside: Outside | None = None,
     ) -> None:
         self.name, self._smo = f"cmo.{shard}", f"smo.{shard}"
+        self._meters = None if outside is None else Meters(outside)
         self.model = ConsumerModel(
             population,
             flexible=rules.flexible,
@@ -79,6 +91,7 @@ class ConsumerOperator:
             start_minute=rules.start_minute,
             game=rules.game,
             prices=rules.prices,
+            meters=self._meters,
         )
         self._book = GameBook(population.sma_name, population.sma_index)
         self._population, self._rules = population, rules
@@ -105,6 +118,8 @@ class ConsumerOperator:
                 forecast = mail.body
             elif isinstance(mail.body, SmaSchedule):
                 schedule = mail.body
+            elif isinstance(mail.body, DeviceReadings) and self._meters is not None:
+                self._meters.take(mail.body)
         if schedule is not None:
             self._act(t_s, schedule, outbox)
         if forecast is not None:
@@ -125,6 +140,8 @@ class ConsumerOperator:
         heard = traffic.delivered[population.house_sma]
         response = np.where(heard, self._responses(t_s), 0.0)
         asked_kw = game.p_kw - offer.p0_kw
+        if self._meters is not None:
+            outbox.mail.append(self._setpoints(t_s, self._meters.outside, move_devices(offer, asked_kw)))
         model.step(self._moment(t_s), response * asked_kw)
         p_kw = model.device_kw.sum(axis=0)
         # Energy at the tariff for what the meter saw, less what the market pays for its outcome beyond the tariff.
@@ -145,6 +162,19 @@ class ConsumerOperator:
         outbox.mail.append(Mail(self.name, self._smo, meters))
         if t_s % self._rules.record_period_s == 0:
             self._record(t_s, schedule, game, p_kw, outbox)
+
+    def _setpoints(self, t_s: int, outside: Outside, device_kw: Array) -> Mail:
+        """Ask the devices outside for the whole of what the market wants: they answer for themselves."""
+        assert self.model.plan is not None
+        wishes = self.model.plan.at(t_s, self._rules.window_s)
+        wanted = [wishes[kind].x[place] for kind, place in zip(outside.kind, outside.place, strict=True)]
+        body = DeviceSetpoints(
+            t_s=t_s,
+            device=outside.device,
+            p_kw=device_kw[outside.kind_row, outside.house],
+            wanted=np.array(wanted, dtype=np.float64),
+        )
+        return Mail(self.name, "device", body)
 
     def _play(self, t_s: int, schedule: SmaSchedule, outbox: Outbox) -> Game:
         """Share the schedules among the houses and keep the books of it, where there is a market."""

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voltier.agents.devices.device import Moment, Outlook
+from voltier.agents.hardware import Meters
 from voltier.agents.houses import Offer, at_rest, make_offer, move_devices, realise, step_houses
 from voltier.agents.plan import HousePlan, plan_houses
 from voltier.agents.population import Population
@@ -88,7 +89,7 @@ class ConsumerModel(mesa.Model):
     flexible : whether houses offer flexibility at all. window_s : how long an offer must hold.
     start_minute : minute of the day at which the run begins.
     game : whether houses share schedules by the game's prices, or in proportion to their offers ; prices : of the game,
-    one pair for all houses of a market or a pair for each.
+    one pair for all houses of a market or a pair for each. meters : of devices outside, which are not simulated
     """
 
     def __init__(
@@ -100,10 +101,12 @@ class ConsumerModel(mesa.Model):
         start_minute: int = 0,
         game: bool = True,
         prices: Prices = "common",
+        meters: Meters | None = None,
     ) -> None:
         super().__init__()
         self._share = partial(play_game, prices=prices) if game else share_target
         self.population, self._flexible, self._window_s = population, flexible, window_s
+        self._meters = meters
         self.offset = population.sma_offset
         self.state = at_rest(population.house, start_minute)
         self.device_kw = np.zeros((len(population.house.devices), len(population.house_name)))
@@ -173,7 +176,11 @@ class ConsumerModel(mesa.Model):
         assert self.offer is not None
         house, offer = self.population.house, self.offer
         self.device_kw = realise(house, offer, move_devices(offer, moved_kw), moment)
+        if self._meters is not None:
+            self._meters.put_power(self.device_kw)
         self.state = step_houses(house, self.state, moment, self.device_kw)
+        if self._meters is not None:
+            self._meters.put_state(self.state)
 
     def _by_market(self, values: Array) -> Array:
         return sum_by_market(self.offset, values)

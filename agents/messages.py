@@ -216,6 +216,24 @@ class Attack(Message, frozen=True, tag=True, kw_only=True, eq=False):
     active: bool
 
 
+class DeviceSetpoints(Message, frozen=True, tag=True, kw_only=True, eq=False):
+    """cmo → device, every minute: what devices outside are to inject. device : positions in the scenario's list."""
+
+    device: Index
+    p_kw: Array
+    wanted: Array
+    """Temperature [degC] or stored energy [kWh] that the plan wants."""
+
+
+class DeviceReadings(Message, frozen=True, tag=True, kw_only=True, eq=False):
+    """device → cmo, every minute: last known power and state of devices outside; those left out are simulated."""
+
+    device: Index
+    p_kw: Array
+    state: Array
+    """Temperature [degC] or stored energy [kWh]."""
+
+
 AnyMessage = (
     Conditions
     | Forecast
@@ -233,6 +251,8 @@ AnyMessage = (
     | Taps
     | Alarm
     | Attack
+    | DeviceSetpoints
+    | DeviceReadings
 )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from voltier.agents.clock import MarketClock
 from voltier.agents.operator import Operator, Rows
 from voltier.federates.gridlabd_engine import GRIDLABD, GridlabdFlow
-from voltier.federates.ports import Channel, Sink
+from voltier.federates.ports import Channel, Pacing, Sink
 from voltier.grid.feeder import Feeder
 from voltier.grid.flow.engines import engine
 from voltier.grid.flow.port import PowerFlow
@@ -29,6 +29,10 @@ class ScenarioCase:
 
     def build_operator(self, name: str) -> Operator:
         """Build one operator."""
+        if name == "device":
+            from voltier.federates.device_operator import build_device_operator
+
+            return build_device_operator(self.scenario)
         return build_operator(self.scenario, name, make_engine=self._engine)
 
     def _engine(self, name: str, feeder: Feeder) -> PowerFlow:
@@ -46,6 +50,13 @@ class ScenarioCase:
         settings = self.scenario.primary.channel.model_dump()
         cut = tuple(f"area.{k}" for k in settings.pop("cut_areas"))
         return Channel(cut=cut, **settings)
+
+    def pacing(self) -> Pacing | None:
+        """Return how the run follows the wall clock."""
+        federation = self.scenario.federation
+        if federation.realtime is None:
+            return None
+        return Pacing(federation.realtime, federation.lag_budget_ms)
 
     def open_sink(self, run_dir: Path) -> Sink:
         """Open the tables of the run for writing."""

@@ -19,6 +19,8 @@ from voltier.federates.interruption import Interrupted, interruptible
 from voltier.federates.options import (
     HoursOption,
     QuietOption,
+    RealtimeCommand,
+    RealtimeOption,
     ScenarioArgument,
     SeedOption,
     SetOption,
@@ -60,7 +62,7 @@ _PATIENCE_S = 10.0
 """Ending all processes and joining the tables takes less than this; a second Ctrl-C within it changes nothing."""
 
 
-@app.command()
+@app.command(cls=RealtimeCommand)
 def run(
     scenario: ScenarioArgument,
     out: Annotated[Path | None, typer.Option(help="Run directory; default runs/SCENARIO-TIME.")] = None,
@@ -68,6 +70,7 @@ def run(
     seed: SeedOption = None,
     override: SetOption = None,
     transport: TransportOption = "zmq",
+    realtime: RealtimeOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Run a scenario and report on it."""
@@ -75,7 +78,8 @@ def run(
     from voltier.federates.show import console, following, show_result
     from voltier.scenarios.schema import load_scenario
 
-    case = load_scenario(scenario, overrides(override, hours=hours, seed=seed))
+    named = {"hours": hours, "seed": seed, "federation.realtime": realtime}
+    case = load_scenario(scenario, overrides(override, **named))
     path = out or fresh(Path("runs"), case.name)
     with following(case, quiet=quiet) as watch, interruptible(path):
         run_scenario(case, path, transport=transport, watch=watch)

@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from voltier.federates import exit_codes
 from voltier.federates.node import GuardedSink, run_operator, run_recorder
+from voltier.federates.pace import pace_of
 from voltier.federates.ports import Case, load_builder
 from voltier.federates.pulse import Kind, Pulse, write_beats
 from voltier.federates.wiring import RECORDER, Wiring
@@ -81,9 +82,12 @@ def _acting(options: FederateOptions, case: Case, life: _Life) -> Callable[[], N
 
     connection = Connection(options.transport, options.broker, options.key, options.interface)
 
+    pace = pace_of(case.pacing())
+
     def act() -> None:
-        bus = HelicsBus(options.name, Wiring(case.operator_names()), connection, case.channel())
-        run_operator(operator, case.market_clock(), bus, life.pulse)
+        wiring = Wiring(case.operator_names())
+        bus = HelicsBus(options.name, wiring, connection, case.channel(), paced=pace is not None)
+        run_operator(operator, case.market_clock(), bus, life.pulse, pace)
 
     return act
 
@@ -96,9 +100,11 @@ def _recording(options: FederateOptions, case: Case, life: _Life) -> Callable[[]
 
     connection = Connection(options.transport, options.broker, options.key, options.interface)
 
+    pace = pace_of(case.pacing())
+
     def record() -> None:
-        bus = RecorderBus(Wiring(case.operator_names()), connection)
-        run_recorder(sink, case.market_clock(), bus, life.pulse)
+        bus = RecorderBus(Wiring(case.operator_names()), connection, paced=pace is not None)
+        run_recorder(sink, case.market_clock(), bus, life.pulse, pace)
 
     return record
 

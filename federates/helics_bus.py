@@ -25,13 +25,26 @@ from voltier.grid.errors import FederationError
 # No operator may be further ahead of the recorder than this, so that what waits in its inbox stays small.
 RECORDER_LAG_S = 3600.0
 _STAMP = Value("t_s", "vector", "s")
+ORIGIN_TOPIC = f"{RECORDER}/origin_unix_s"
+_ORIGIN = Value("origin_unix_s", "scalar", "s")
 
 
 class HelicsBus:
-    """An operator's bus. channel : what its mail to operators of its own role, which confer, suffers on its way."""
+    """An operator's bus. channel : what its mail to operators of its own role, which confer, suffers on its way.
 
-    def __init__(self, name: str, wiring: Wiring, connection: Connection, channel: Channel = SOUND) -> None:
-        self.name, self._wiring, self._channel = name, wiring, channel
+    paced : whether the recorder will tell when time begins
+    """
+
+    def __init__(
+        self,
+        name: str,
+        wiring: Wiring,
+        connection: Connection,
+        channel: Channel = SOUND,
+        *,
+        paced: bool = False,
+    ) -> None:
+        self.name, self._wiring, self._channel, self._paced = name, wiring, channel, paced
         self._inbox = Inbox()
         self.pair = Pair(name, connection)
 
@@ -52,6 +65,7 @@ class HelicsBus:
         self._states = {body: _State(pair, body) for body in wiring.published(name)}
         self._observed = {body: _Observed(pair, body) for body in wiring.observed(name)}
         self._subscriptions = [_Subscription(pair, sender, body) for sender, body in wiring.subscribed(name)]
+        self._origin = pair.subscription(ORIGIN_TOPIC, _ORIGIN) if self._paced else None
         pair.start(lambda: [problem for item in self._subscriptions for problem in item.problems()])
 
     def advance(self, now_s: int, slot: int = 0) -> None:
@@ -85,16 +99,23 @@ class HelicsBus:
         if rows:
             self.pair.send(self._to[RECORDER], encode_rows(rows))
 
+    def origin_unix_s(self) -> float:
+        """Return the wall-clock time of simulated second 0 of a paced run, once the warm-up is over."""
+        return float(h.helicsInputGetDouble(self._origin))
+
     def leave(self) -> None:
         """Take part no more."""
         self.pair.leave()
 
 
 class RecorderBus:
-    """The recorder's bus: rows of every operator. Nobody waits for the recorder unless it lags far behind."""
+    """The recorder's bus: rows of every operator. Nobody waits for the recorder unless it lags far behind.
 
-    def __init__(self, wiring: Wiring, connection: Connection) -> None:
-        self._wiring = wiring
+    paced : the recorder says when time begins; then nobody is a minute ahead of it
+    """
+
+    def __init__(self, wiring: Wiring, connection: Connection, *, paced: bool = False) -> None:
+        self._wiring, self._paced = wiring, paced
         self.pair = Pair(RECORDER, connection)
 
     def join(self) -> None:
@@ -104,7 +125,10 @@ class RecorderBus:
         for other in wiring.names:
             if not wiring.senders(other):
                 pair.writes_to(f"{RECORDER}/to/{other}", f"{other}/from/{RECORDER}")
-        pair.delay_output(RECORDER_LAG_S)
+        if self._paced:
+            self._origin = pair.publication(ORIGIN_TOPIC, _ORIGIN)
+        else:
+            pair.delay_output(RECORDER_LAG_S)
         pair.start(list)
 
     def advance(self, now_s: int) -> None:
@@ -120,6 +144,10 @@ class RecorderBus:
         ]
         parcels.sort(key=lambda parcel: parcel[:2])
         return [rows for _, _, data in parcels for rows in decode_rows(data)]
+
+    def announce(self, origin_unix_s: float) -> None:
+        """Tell everybody the wall-clock time of simulated second 0 of a paced run."""
+        h.helicsPublicationPublishDouble(self._origin, origin_unix_s)
 
     def leave(self) -> None:
         """Take part no more."""

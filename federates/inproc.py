@@ -13,6 +13,7 @@ from voltier.agents.operator import Operator
 from voltier.federates.helics import FEDERATES_PER_OPERATOR, Broker, BusLostError, Connection, shared_core
 from voltier.federates.helics_bus import HelicsBus, RecorderBus
 from voltier.federates.node import GuardedSink, run_operator, run_recorder
+from voltier.federates.pace import pace_of
 from voltier.federates.ports import Case
 from voltier.federates.pulse import Beat, Pulse
 from voltier.federates.wiring import RECORDER, Wiring
@@ -36,6 +37,8 @@ def run_threads(case: Case, run_dir: Path, progress: Callable[[Mapping[str, Beat
     core_name = f"core-{key}"
     core = shared_core(Connection("inproc", broker.address, key), core_name, federates)
     connection = Connection("inproc", broker.address, key, core=core_name)
+    pace = pace_of(case.pacing())
+    paced = pace is not None
     beats: dict[str, Beat] = {}
     errors: list[BaseException] = []
 
@@ -56,10 +59,11 @@ def run_threads(case: Case, run_dir: Path, progress: Callable[[Mapping[str, Beat
         return thread
 
     def act(operator: Operator, pulse: Pulse) -> None:
-        run_operator(operator, clock, HelicsBus(operator.name, wiring, connection, case.channel()), pulse)
+        bus = HelicsBus(operator.name, wiring, connection, case.channel(), paced=paced)
+        run_operator(operator, clock, bus, pulse, pace)
 
     def record(pulse: Pulse) -> None:
-        run_recorder(sink, clock, RecorderBus(wiring, connection), pulse)
+        run_recorder(sink, clock, RecorderBus(wiring, connection, paced=paced), pulse, pace)
 
     threads = [start(operator.name, partial(act, operator)) for operator in operators]
     threads.append(start(RECORDER, record))
@@ -68,6 +72,8 @@ def run_threads(case: Case, run_dir: Path, progress: Callable[[Mapping[str, Beat
             time.sleep(_LOOK_S)
             progress(dict(beats))
     finally:
+        if pace is not None:
+            pace.release()
         broker.close()
         for thread in threads:
             thread.join(timeout=5.0)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count, groupby
 
 from voltier.agents.clock import MINUTE_S, WARM_UP_S, MarketClock
 from voltier.agents.operator import Mail, Operator, Outbox, Rows
 from voltier.federates.mailbox import Inbox, as_received, rows_as_received, split_post
+from voltier.federates.pace import Pace
 from voltier.federates.wiring import Wiring, role_of, wire_time
 
 
@@ -16,12 +18,13 @@ def run_local(
     clock: MarketClock,
     sink: Callable[[Rows], None],
     progress: Callable[[int], None],
+    pace: Pace | None = None,
 ) -> None:
     """Run all operators to the end of the clock.
 
     sink : takes every table row, in time order. progress : called with the simulated second [s] up to which
-    all is done, once a minute. Errors of the operators pass through; FederationError for mail that has no
-    route.
+    all is done, once a minute. pace : the wall clock, if the run follows it. Errors of the operators pass
+    through; FederationError for mail that has no route.
     """
     by_name = {operator.name: operator for operator in operators}
     wiring = Wiring(list(by_name))
@@ -46,7 +49,13 @@ def run_local(
             minute_s += MINUTE_S
             progress(minute_s)
         for slot in count():
-            said = [(name, now_s, by_name[name].decide(now_s, inbox[name].take())) for name, now_s in acting]
+            said = []
+            for name, now_s in acting:
+                if pace is not None and now_s >= 0 and slot == 0:
+                    pace.begin(time.time())
+                    for rows in pace.hold(name, now_s):
+                        sink(rows)
+                said.append((name, now_s, by_name[name].decide(now_s, inbox[name].take())))
             # Those who act at one moment do not hear each other before the next.
             for name, now_s, outbox in said:
                 deliver(name, wire_time(name, now_s, slot), outbox)

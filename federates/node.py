@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
 from itertools import count
 from typing import Protocol
 
 from voltier.agents.clock import MINUTE_S, MarketClock
 from voltier.agents.operator import Operator, Rows
+from voltier.federates.pace import START_MARGIN_S, Outward, Pace, attend
 from voltier.federates.ports import Bus, Sink
 from voltier.federates.pulse import Pulse
+from voltier.federates.rehearsal import rehearse
 from voltier.federates.wiring import role_of
 
 
@@ -28,13 +31,22 @@ class RowBus(Protocol):
         """Return the rows that arrived since the last call, in the order of acting."""
         ...
 
+    def announce(self, origin_unix_s: float) -> None:
+        """Tell everybody the wall-clock time of simulated second 0 of a paced run."""
+        ...
+
     def leave(self) -> None:
         """Take part no more."""
         ...
 
 
-def run_operator(operator: Operator, clock: MarketClock, bus: Bus, pulse: Pulse) -> None:
-    """Drive an operator over the bus to the end of the clock."""
+def run_operator(
+    operator: Operator, clock: MarketClock, bus: Bus, pulse: Pulse, pace: Pace | None = None
+) -> None:
+    """Drive an operator over the bus to the end of the clock, at the pace of the wall clock if there is one."""
+    if pace is not None:
+        rehearse(operator.name)
+        attend(operator, pace)
     pulse.turn("joining")
     bus.join()
     for now_s in clock.instants(role_of(operator.name)):
@@ -42,23 +54,34 @@ def run_operator(operator: Operator, clock: MarketClock, bus: Bus, pulse: Pulse)
             pulse.wait(now_s)
             bus.advance(now_s, slot)
             mail = bus.collect()
+            lag: list[Rows] = []
+            if pace is not None and now_s >= 0 and slot == 0:
+                pace.begin(bus.origin_unix_s())
+                lag = pace.hold(operator.name, now_s)
             pulse.decide()
             outbox = operator.decide(now_s, mail)
             pulse.send()
-            bus.post(now_s, outbox.mail, outbox.rows, slot)
+            bus.post(now_s, outbox.mail, [*outbox.rows, *lag], slot)
             if not outbox.confers:
                 break
     bus.leave()
+    if isinstance(operator, Outward):
+        operator.close()
 
 
-def run_recorder(sink: Sink, clock: MarketClock, bus: RowBus, pulse: Pulse) -> None:
-    """Write all rows minute by minute; a last minute takes in what comes at the very end of the clock."""
+def run_recorder(sink: Sink, clock: MarketClock, bus: RowBus, pulse: Pulse, pace: Pace | None = None) -> None:
+    """Write all rows minute by minute; a last minute takes in what comes at the very end of the clock.
+
+    It hears from everybody, and so knows when the warm-up is over: in a paced run it then says when time begins.
+    """
     pulse.turn("joining")
     bus.join()
     for now_s in range(0, clock.end_s + 2 * MINUTE_S, MINUTE_S):
         pulse.wait(now_s)
         bus.advance(now_s)
         pulse.decide()
+        if pace is not None and now_s == 0:
+            bus.announce(time.time() + START_MARGIN_S)
         for rows in bus.collect_rows():
             sink.write(rows)
         sink.commit(now_s)

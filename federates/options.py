@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperCommand
 
 from voltier.grid.errors import InputError, Problem
 
@@ -21,7 +22,35 @@ SetOption = Annotated[
 TransportOption = Annotated[
     str, typer.Option(help="zmq or tcp: a process per federate; inproc: threads; none: no HELICS at all.")
 ]
+RealtimeOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="[FACTOR]",
+        help="Follow the wall clock: simulated seconds in a real one, e.g. 60; 1 if no number is given.",
+    ),
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
+
+
+class RealtimeCommand(TyperCommand):
+    """A command whose --realtime may stand without a number."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put in the number that is left out."""
+        given: list[str] = []
+        for argument, following in zip(args, [*args[1:], ""], strict=True):
+            given.append(argument)
+            if argument == "--realtime" and not _is_number(following):
+                given.append("1")
+        return super().parse_args(ctx, given)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def overrides(given: list[str] | None, **named: float | None) -> list[str]:

@@ -59,6 +59,17 @@ SOUND = Channel()
 """Mail arrives, in order, at the next slot."""
 
 
+@dataclass(frozen=True, slots=True)
+class Pacing:
+    """How a run follows the wall clock. factor : simulated seconds in a second of it.
+
+    lag_budget_ms : how late an operator may act before that is an event
+    """
+
+    factor: float
+    lag_budget_ms: float = 100.0
+
+
 class Case(Protocol):
     """What a federation runs. Any process can build any operator of it, and gets the same one."""
 
@@ -82,6 +93,10 @@ class Case(Protocol):
         """Say what the mail between operators that confer suffers on its way."""
         ...
 
+    def pacing(self) -> Pacing | None:
+        """Say how the run follows the wall clock; None: as fast as it goes."""
+        ...
+
 
 class Bus(Protocol):
     """An operator's connection to the others."""
@@ -100,6 +115,10 @@ class Bus(Protocol):
 
     def post(self, now_s: int, mail: Sequence[Mail], rows: Sequence[Rows], slot: int = 0) -> None:
         """Send mail to others and rows to the recorder."""
+        ...
+
+    def origin_unix_s(self) -> float:
+        """Return the wall-clock time of simulated second 0 of a paced run, once the warm-up is over."""
         ...
 
     def leave(self) -> None:

@@ -11,8 +11,11 @@ from voltier.agents.clock import MINUTE_S
 from voltier.federates.case import ScenarioCase
 from voltier.federates.gridlabd_engine import check_gridlabd
 from voltier.federates.local import run_local
+from voltier.federates.mqtt import require_mqtt
+from voltier.federates.pace import Outward, attend, pace_of
 from voltier.federates.progress import Watch, unwatched
 from voltier.federates.pulse import Beat, peak_memory_mb
+from voltier.federates.rehearsal import rehearse
 from voltier.federates.wiring import RECORDER
 from voltier.grid.errors import ClearingAborted, InputError, Problem, VoltierError
 from voltier.scenarios.build import check_data, table_layouts
@@ -45,6 +48,8 @@ def run_scenario(
         remedy = f"take one of {', '.join(TRANSPORTS)}"
         raise InputError([Problem("command line", "--transport", transport, remedy)])
     check_data(scenario)
+    if scenario.hardware is not None:
+        require_mqtt()
     if transport == "none" and scenario.primary.channel != ChannelSection():
         remedy = (
             "take zmq, tcp or inproc: HELICS disturbs the mail of primary.channel, and there is none here"
@@ -138,7 +143,13 @@ class _Meter:
 
     def _run_here(self) -> None:
         case = self._case
+        pace = pace_of(case.pacing())
         operators = [case.build_operator(name) for name in case.operator_names()]
+        outward = [operator for operator in operators if isinstance(operator, Outward)]
+        for operator in operators:
+            if pace is not None:
+                rehearse(operator.name)
+                attend(operator, pace)
         sink = case.open_sink(self._run.path)
         self._began = time.monotonic()
 
@@ -147,18 +158,23 @@ class _Meter:
             self._watch(now_s, {})
 
         try:
-            run_local(operators, case.market_clock(), sink.write, minute_done)
+            run_local(operators, case.market_clock(), sink.write, minute_done, pace)
         finally:
             sink.close()
+            for operator in outward:
+                operator.close()
 
     def _run_processes(self) -> None:
         from voltier.federates.launch import Launch, run_federation
 
+        federation = self._scenario.federation
+        # Between two minutes of a paced run nobody moves.
+        pause_s = MINUTE_S / federation.realtime if federation.realtime else 0.0
         launch = Launch(
             config=self._run.config.resolve(),
             run_dir=self._run.path.resolve(),
             transport=self._transport,
-            timeout_s=self._scenario.federation.timeout_s,
+            timeout_s=federation.timeout_s + pause_s,
         )
         run_federation(launch, self._case, self._look)
 

@@ -24,6 +24,8 @@ from voltier.agents.messages import (
     Array,
     Attack,
     Conditions,
+    DeviceReadings,
+    DeviceSetpoints,
     Forecast,
     ImportSchedule,
     Index,
@@ -90,6 +92,8 @@ ROUTES = (
     # The primary operator meters a whole period: it needs every minute, not the newest.
     Route("grid", "pmo", Measurement),
     Route("grid", "pmo", Taps, "publication"),
+    Route("cmo", "device", DeviceSetpoints),
+    Route("device", "cmo", DeviceReadings),
     Route("resilience", "pmo", Alarm),
     Route("resilience", "smo", Attack),
 )
@@ -99,9 +103,9 @@ OBSERVED: dict[type[Message], tuple[str, ...]] = {PrimarySchedule: ("smo", "dlmp
 
 # Operators of one offset whose mail touches act apart on the wire: HELICS leaves it open whether a value sent at an
 # instant is seen at the same instant, and here it must not be. Receivers come first, but for the attacker's
-# commands, which bite in the minute they are given: resilience acts just before smo. The recorder reads half a minute
-# before its minute, when nobody acts.
-_WIRE_DELAY_S = {"resilience": -0.25, "wholesale": 0.5, "area": -0.4, RECORDER: -30.0}
+# commands, which bite in the minute they are given: resilience acts just before smo; and devices outside are told
+# just after cmo. The recorder reads half a minute before its minute, when nobody acts.
+_WIRE_DELAY_S = {"resilience": -0.25, "wholesale": 0.5, "area": -0.4, "device": 0.25, RECORDER: -30.0}
 
 # Areas confer in the time between the wholesale price and the primary operator's instant.
 SLOT_S = 1e-5

@@ -14,6 +14,7 @@ from voltier.grid.errors import FederationError, InputError, Problem
 from voltier.grid.feeder import Feeder
 from voltier.grid.flow.engines import engine
 from voltier.grid.flow.port import PowerFlow
+from voltier.scenarios.build_hardware import outside_of
 from voltier.scenarios.build_primary import area_names, areas_of, build_area, build_pmo, phase_nodes
 from voltier.scenarios.built_case import BuiltCase, built_case, market_clock, start_taps
 from voltier.scenarios.inputs import conditions
@@ -26,12 +27,14 @@ ROLES = ("wholesale", "resilience", "smo", "area", "pmo", "cmo", "grid", "bulk")
 def operator_names(scenario: Scenario) -> list[str]:
     """Name every operator of a run: "wholesale", "resilience", "smo.0" ..., "pmo", "cmo.0" ..., "grid".
 
-    With a federated primary market there are "area.0" ... too, with a transmission grid "bulk".
+    With a federated primary market there are "area.0" ... too, with a transmission grid "bulk", with devices outside
+    "device", which the shell builds.
     """
     shards = range(scenario.federation.shards)
     smos, cmos = [f"smo.{k}" for k in shards], [f"cmo.{k}" for k in shards]
     bulk = [] if scenario.bulk is None else ["bulk"]
-    return ["wholesale", "resilience", *smos, *area_names(scenario), "pmo", *cmos, "grid", *bulk]
+    outside = ["device"] if scenario.hardware else []
+    return ["wholesale", "resilience", *smos, *area_names(scenario), "pmo", *cmos, "grid", *bulk, *outside]
 
 
 def build_operator(
@@ -94,7 +97,16 @@ def table_layouts(scenario: Scenario) -> dict[str, TableLayout]:
         **({"dlmp": layout("dlmp", **nodes)} if by_phase else {}),
         **({"areas": layout("areas")} if scenario.primary.transport == "federated" else {}),
         **({} if scenario.bulk is None else {"bulk": layout("bulk", area=("1", "2"))}),
+        **({"hardware": _hardware_layout(scenario)} if scenario.hardware else {}),
+        **({"realtime": layout("realtime")} if scenario.federation.realtime else {}),
     }
+
+
+def _hardware_layout(scenario: Scenario) -> TableLayout:
+    assert scenario.hardware is not None
+    devices = scenario.hardware.devices
+    house, kind = (tuple(getattr(device, name) for device in devices) for name in ("house", "kind"))
+    return layout("hardware", house=house, device=kind)
 
 
 def check_data(scenario: Scenario) -> None:
@@ -256,7 +268,9 @@ def _cmo(scenario: Scenario, k: int) -> Operator:
         loss=scenario.iot.loss,
         compromised=tuple(at_bus[bus] for bus in scenario.iot.compromised_buses),
     )
-    return ConsumerOperator(k, case.shard(k), case.profiles_kw, rules, iot, scenario.seed)
+    part = case.shard(k)
+    outside = outside_of(part, scenario.hardware.devices) if scenario.hardware else None
+    return ConsumerOperator(k, part, case.profiles_kw, rules, iot, scenario.seed, outside)
 
 
 def _grid(scenario: Scenario, make_engine: Callable[[str, Feeder], PowerFlow]) -> Operator:

@@ -11,6 +11,7 @@ from voltier.agents.devices.fleet import FleetSpec
 from voltier.agents.population import Population, build_population
 from voltier.grid.feeder import Feeder, read_feeder
 from voltier.grid.regulators import initial_taps, neutral_taps
+from voltier.scenarios.build_hardware import with_ratings
 from voltier.scenarios.inputs import ev_stays, load_profiles
 from voltier.scenarios.schema import Scenario
 
@@ -27,9 +28,10 @@ class BuiltCase:
         self.scenario = scenario
         self.feeder: Feeder = read_feeder(scenario.feeder.name)
         self.profiles_kw = load_profiles(scenario)
-        self.population: Population = build_population(
+        drawn = build_population(
             _fleet(scenario), self.feeder, scenario.seed, self.profiles_kw.shape[1], ev_stays(scenario)
         )
+        self.population: Population = with_ratings(drawn, scenario)
 
     def shard(self, k: int) -> Population:
         """Return the k-th of the run's shards of the population."""

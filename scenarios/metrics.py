@@ -12,6 +12,7 @@ from voltier.grid.feeder import read_feeder
 from voltier.scenarios.manifest import RunDirectory
 from voltier.scenarios.metrics_attack import attack_kpis
 from voltier.scenarios.metrics_bulk import bulk_kpis
+from voltier.scenarios.metrics_hardware import hardware_kpis, realtime_kpis
 from voltier.scenarios.metrics_household import flexibility_kpis, household_kpis
 from voltier.scenarios.metrics_interruptions import customers_at, interruption_kpis
 from voltier.scenarios.metrics_loading import loading, loading_kpis
@@ -72,6 +73,8 @@ def compute_kpis(run_dir: Path, scenario: Scenario) -> Kpis:
     kpis |= _settlement(blocks["settlement"])
     kpis |= _clearings(run_dir)
     kpis |= _areas(run_dir)
+    kpis |= realtime_kpis(run_dir)
+    kpis |= hardware_kpis(run_dir)
     kpis |= _lower_clearings(blocks["secondary_clearings"], blocks["consumer_clearings"])
     kpis |= _events(run_dir)
     kpis |= attack_kpis(run_dir, scenario, blocks)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from voltier.scenarios.schema_bulk import BulkSection
+from voltier.scenarios.schema_hardware import HardwareSection
 from voltier.scenarios.schema_primary import ChannelSection, PrimarySection, WeightsSection
 from voltier.scenarios.schema_sections import (
     MINUTE_S,
@@ -78,6 +79,9 @@ class Scenario(Section):
     bulk: Annotated[BulkSection | None, Field(description="none: no transmission grid")] = None
     iot: IotSection = IotSection()
     federation: FederationSection = FederationSection()
+    hardware: Annotated[
+        HardwareSection | None, Field(description="devices outside, in the loop; none: all are simulated")
+    ] = None
     recording: RecordingSection = RecordingSection()
     crosscheck: CrosscheckSection = CrosscheckSection()
     inputs: InputsSection = InputsSection()
@@ -128,7 +132,12 @@ class Scenario(Section):
     @model_validator(mode="after")
     def _periods_divide(self) -> Self:
         wrong = [*_wrong_length(self), *_wrong_periods(self), *_wrong_engine(self), *_wrong_attack(self)]
-        wrong += [*_wrong_formulation(self), *_wrong_transport(self), *_wrong_bulk(self)]
+        wrong += [
+            *_wrong_formulation(self),
+            *_wrong_transport(self),
+            *_wrong_bulk(self),
+            *_wrong_hardware(self),
+        ]
         if wrong:
             # One error of many lines; schema_problems takes it apart into one problem a line.
             raise ValueError("\n".join(f"{field}|{value}|{remedy}" for field, value, remedy in wrong))
@@ -235,6 +244,13 @@ def _wrong_bulk(scenario: Scenario) -> list[tuple[str, object, str]]:
     assert scenario.bulk is not None
     shown = f"{scenario.start:%H:%M} to {scenario.end:%H:%M}"
     return [("bulk.start", scenario.bulk.start, f"it must start within the run, {shown}")]
+
+
+def _wrong_hardware(scenario: Scenario) -> list[tuple[str, object, str]]:
+    if scenario.hardware is None or scenario.federation.realtime:
+        return []
+    remedy = "give --realtime, or leave the section hardware out: real devices follow the wall clock"
+    return [("federation.realtime", None, remedy)]
 
 
 def _wrong_attack(scenario: Scenario) -> list[tuple[str, object, str]]:

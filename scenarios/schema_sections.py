@@ -311,6 +311,16 @@ class FederationSection(Section):
     timeout_s: Annotated[
         Positive, Field(description="wall time after which a silent federate is given up [s]")
     ] = 120.0
+    realtime: Annotated[
+        Positive | None,
+        Field(
+            description="simulated seconds in a second of the wall clock: 1 is real time, 60 a minute a second; "
+            "none: as fast as it goes"
+        ),
+    ] = None
+    lag_budget_ms: Annotated[
+        Positive, Field(description="how late an operator may act in a paced run before it is an event [ms]")
+    ] = 100.0
 
 
 class RecordingSection(Section):

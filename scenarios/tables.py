@@ -163,6 +163,11 @@ TABLES: Mapping[str, TableSpec] = MappingProxyType(
                 "area": TEXT, "failure": TEXT, **_numbers("rounds", "slots", "packets", "sent_bytes", "solve_s"),
             }
         ),
+        # One row for each instant of each operator of a paced run: how much later than due it began to decide [ms].
+        "realtime": TableSpec({"operator": TEXT, "lag_ms": NUMBER}),
+        # One row for each device outside and minute: set-point, last measurement and its age at the end, time from the
+        # clearing that asked for a change of power to its measurement in this minute (nan: none was measured).
+        "hardware": TableSpec(_numbers("set_kw", "measured_kw", "dead_time_s", "age_s"), ("house", "device")),
         "events": TableSpec({"source": TEXT, "kind": TEXT, "text": TEXT}),
         # One row for each party of each market and settlement; receipts positive, columns sum to zero.
         "settlement": TableSpec(

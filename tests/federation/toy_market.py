@@ -33,7 +33,7 @@ from voltier.agents.messages import (
     Taps,
 )
 from voltier.agents.operator import Mail, Operator, Outbox, Rows
-from voltier.federates.ports import SOUND, Channel
+from voltier.federates.ports import SOUND, Channel, Pacing
 from voltier.grid.errors import ClearingAborted
 
 N_SMO = 6
@@ -55,6 +55,7 @@ class ToySettings:
     trouble_s: int = 300
     pause_s: float = 0.0
     sma_per_smo: int = SMA_PER_SMO
+    realtime: float | None = None
 
 
 class ToyOperator:
@@ -272,6 +273,10 @@ class ToyCase:
     def channel(self) -> Channel:
         """Let all mail arrive."""
         return SOUND
+
+    def pacing(self) -> Pacing | None:
+        """Follow the wall clock if the settings say so."""
+        return None if self.settings.realtime is None else Pacing(self.settings.realtime)
 
 
 def case(config: Path) -> ToyCase:
