@@ -190,9 +190,14 @@ class Limits:
     l_high: Array
 
 
+# A line "without rating" is often given a huge one, whose square spoils the scaling of a program.
+UNREACHED_I_PU = 100.0
+
+
 def squared_limits(network: BalancedNetwork) -> Limits:
-    """Return the limits in the squared variables of the branch-flow model."""
-    return Limits(network.v_min_pu[1:] ** 2, network.v_max_pu[1:] ** 2, network.i_max_pu[1:] ** 2)
+    """Return the limits in the squared variables of the branch-flow model; ratings that nothing reaches are none."""
+    i_max = np.where(network.i_max_pu[1:] > UNREACHED_I_PU, np.inf, network.i_max_pu[1:])
+    return Limits(network.v_min_pu[1:] ** 2, network.v_max_pu[1:] ** 2, i_max**2)
 
 
 @dataclass(slots=True)

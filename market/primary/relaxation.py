@@ -53,7 +53,7 @@ class Relaxation:
         self._above = np.asarray(network.parent[1:], dtype=np.int64)
         # On an ideal branch l neither costs nor matters: no cone, unless its current is limited.
         ideal = (network.r_pu[1:] == 0.0) & (network.x_pu[1:] == 0.0)
-        limited = np.isfinite(network.i_max_pu[1:])
+        limited = np.isfinite(squared_limits(network).l_high)
         self._cones = np.flatnonzero(~ideal | limited)
         self._free = np.flatnonzero(ideal & ~limited)
         self._limited = np.flatnonzero(limited)

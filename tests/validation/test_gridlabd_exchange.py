@@ -246,6 +246,18 @@ def test_a_foreign_model_becomes_a_feeder(tmp_path: Path) -> None:
     check_data(load_scenario(tmp_path / "mine" / "scenario.yaml"))
 
 
+def test_a_foreign_model_without_ratings_has_a_market(tmp_path: Path) -> None:
+    path = tmp_path / "foreign.glm"
+    path.write_text(FOREIGN.replace(" rating.summer.continuous 400;", ""))
+    write_files(tmp_path / "mine", import_gridlabd(path).files)
+    scenario = load_scenario(tmp_path / "mine" / "scenario.yaml", ["hours=0.25"])
+    run = run_scenario(scenario, tmp_path / "run", transport="none")
+    clearings = read_table(run, "clearings")
+    assert clearings["status"].to_pylist() == ["optimal"] * 3
+    # a bound is there, and none of its limits is one that nothing reaches
+    assert np.isfinite(clearings["gap"].to_numpy()).all()
+
+
 def test_everything_that_no_table_holds_is_told_at_once(tmp_path: Path) -> None:
     text = FOREIGN.replace("constant_power_A 40000+10000j", "constant_power_A -40000+10000j")
     text = text.replace("phases_connected ABCN", "phases_connected ABCD")
