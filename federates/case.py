@@ -6,6 +6,8 @@ from pathlib import Path
 
 from voltier.agents.clock import MarketClock
 from voltier.agents.operator import Operator, Rows
+from voltier.federates.foreign_part import external_part
+from voltier.federates.part import ExternalPart
 from voltier.federates.ports import Channel, Sink
 from voltier.scenarios.build import build_operator, operator_names, table_layouts
 from voltier.scenarios.built_case import market_clock
@@ -36,6 +38,10 @@ class ScenarioCase:
         settings = self.scenario.primary.channel.model_dump()
         cut = tuple(f"area.{k}" for k in settings.pop("cut_areas"))
         return Channel(cut=cut, **settings)
+
+    def external_part(self, name: str) -> ExternalPart:
+        """Return the rows that an operator speaks for, and what its scenario does without it."""
+        return external_part(self.scenario, name)
 
     def open_sink(self, run_dir: Path) -> Sink:
         """Open the tables of the run for writing."""

@@ -21,6 +21,12 @@ SetOption = Annotated[
 TransportOption = Annotated[
     str, typer.Option(help="zmq or tcp: a process per federate; inproc: threads; none: no HELICS at all.")
 ]
+JoinOption = Annotated[
+    float, typer.Option(min=0.1, help="Wall time within which an external program must join [s].")
+]
+AnswerOption = Annotated[
+    float, typer.Option(min=0.1, help="Wall time within which it must answer at each instant [s].")
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 
 

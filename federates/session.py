@@ -10,6 +10,7 @@ from pathlib import Path
 from voltier.agents.clock import MINUTE_S
 from voltier.federates.case import ScenarioCase
 from voltier.federates.local import run_local
+from voltier.federates.ports import Door
 from voltier.federates.progress import Watch, unwatched
 from voltier.federates.pulse import Beat, peak_memory_mb
 from voltier.federates.wiring import RECORDER
@@ -32,11 +33,12 @@ def run_scenario(
     transport: str = "zmq",
     watch: Watch = unwatched,
     command: Sequence[str] | None = None,
+    doors: Mapping[str, Door] | None = None,
 ) -> Path:
     """Run a scenario into a new directory; return the directory, with tables, kpis.json and report.html in
     it.
 
-    However the run ends, its tables are readable as far as they were committed and the manifest says how it
+    doors : of the operators that programs from outside play, by name. However the run ends, its tables are readable as far as they were committed and the manifest says how it
     ended. Raises InputError, FederationError, ClearingAborted, VoltierError for a
     disk that fails, or what an operator raised.
     """
@@ -51,7 +53,7 @@ def run_scenario(
         raise InputError([Problem("command line", "--transport", transport, remedy)])
     run = RunDirectory.create(path, scenario, command=command, transport=transport)
     try:
-        performance = _Meter(scenario, run, transport, watch).run()
+        performance = _Meter(scenario, run, transport, watch, doors or {}).run()
         join_tables(run)
         run.finish("done")
         write_kpis(run.path, performance)
@@ -105,7 +107,15 @@ def join_tables(run: RunDirectory) -> None:
 class _Meter:
     """Drives a run and measures it: set-up and wall time, time in decisions, memory."""
 
-    def __init__(self, scenario: Scenario, run: RunDirectory, transport: str, watch: Watch) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        run: RunDirectory,
+        transport: str,
+        watch: Watch,
+        doors: Mapping[str, Door],
+    ) -> None:
+        self._doors = doors
         self._scenario, self._run, self._transport, self._watch = scenario, run, transport, watch
         self._case = ScenarioCase(scenario)
         self._started = time.monotonic()
@@ -157,6 +167,7 @@ class _Meter:
             run_dir=self._run.path.resolve(),
             transport=self._transport,
             timeout_s=self._scenario.federation.timeout_s,
+            doors=self._doors,
         )
         run_federation(launch, self._case, self._look)
 

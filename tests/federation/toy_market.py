@@ -33,6 +33,7 @@ from voltier.agents.messages import (
     Taps,
 )
 from voltier.agents.operator import Mail, Operator, Outbox, Rows
+from voltier.federates.part import ExternalPart
 from voltier.federates.ports import SOUND, Channel
 from voltier.grid.errors import ClearingAborted
 
@@ -63,7 +64,7 @@ class ToyOperator:
     def __init__(self, name: str, settings: ToySettings) -> None:
         self.name, self._settings = name, settings
         self.role, _, shard = name.partition(".")
-        k = int(shard or 0)
+        self.shard = k = int(shard or 0)
         self.smo = np.array_split(np.arange(N_SMO), settings.shards)[k]
         n = settings.sma_per_smo
         self.sma = (
@@ -272,6 +273,16 @@ class ToyCase:
     def channel(self) -> Channel:
         """Let all mail arrive."""
         return SOUND
+
+    def external_part(self, name: str) -> ExternalPart:
+        """Name the rows of a shard; the toy market goes on without its secondary operators."""
+        operator = ToyOperator(name, self.settings)
+        rows = {} if operator.sma is None else {"SmoBids>pmo": operator.smo.tolist()}
+        if operator.sma is not None:
+            rows[f"SmaSchedule>cmo.{operator.shard}"] = operator.sma.tolist()
+        return ExternalPart(
+            facts={"smo": operator.smo.tolist()}, rows=rows, survives=operator.role == "smo"
+        )
 
 
 def case(config: Path) -> ToyCase:
