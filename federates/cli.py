@@ -73,7 +73,7 @@ def run(
     ] = None,
     interface: Annotated[str, typer.Option(help="Own address that external programs reach.")] = LOOPBACK,
     join_limit: JoinOption = 120.0,
-    answer_limit: AnswerOption = 30.0,
+    answer_limit: AnswerOption = 60.0,
     quiet: QuietOption = False,
 ) -> None:
     """Run a scenario and report on it.
@@ -91,7 +91,7 @@ def run(
     doors = doors_for(case, external or [], transport, interface, join_limit, answer_limit)
     with following(case, quiet=quiet) as watch, interruptible(path):
         run_scenario(
-            case, path, transport=transport, watch=Invitations(watch, path, doors, console), doors=doors
+            case, path, transport=transport, watch=Invitations(watch, path, {} if quiet else doors, console), doors=doors
         )
     if not quiet:
         show_result(console, path)
@@ -207,7 +207,7 @@ def federate(
     door_interface: Annotated[str, typer.Option(help="Own address for the door.")] = LOOPBACK,
     door_port: Annotated[int, typer.Option(help="Port of the door's broker; 0: any free one.")] = 0,
     join_limit: JoinOption = 120.0,
-    answer_limit: AnswerOption = 30.0,
+    answer_limit: AnswerOption = 60.0,
 ) -> None:
     """Run one federate, or the broker; containers and schedulers start a federation with this."""
     from voltier.federates.federate import BROKER, FederateOptions, run_broker, run_federate

@@ -105,4 +105,4 @@ def show_invitation(console: Console, invitation: Mapping[str, Any], path: Path)
         f"transport  {invitation['transport']}\nall of it  {path}\n" + "\n".join(invitation["instants"]),
         soft_wrap=True,
     )
-    console.print(table, soft_wrap=True)
+    console.print(table, width=max(console.width, 140), soft_wrap=True)

@@ -124,7 +124,8 @@ class Gate:
             return
         self._open = False
         if reason:
-            h.helicsBrokerGlobalError(self._broker.handle, 3, reason)
+            # The Python layer passes this text on as it is, and C wants bytes.
+            h.helicsBrokerGlobalError(self._broker.handle, 3, reason.encode())
             time.sleep(_FAREWELL_S)
         else:
             with suppress(h.HelicsException):

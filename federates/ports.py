@@ -109,7 +109,7 @@ class Door:
     interface: str = "127.0.0.1"
     port: int = 0
     join_s: float = 120.0
-    answer_s: float = 30.0
+    answer_s: float = 60.0
 
 
 class Bus(Protocol):

@@ -38,9 +38,9 @@ def run_scenario(
     """Run a scenario into a new directory; return the directory, with tables, kpis.json and report.html in
     it.
 
-    doors : of the operators that programs from outside play, by name. However the run ends, its tables are readable as far as they were committed and the manifest says how it
-    ended. Raises InputError, FederationError, ClearingAborted, VoltierError for a
-    disk that fails, or what an operator raised.
+    doors : of the operators that programs from outside play, by name. However the run ends, its tables are
+    readable as far as they were committed and the manifest says how it ended. Raises InputError,
+    FederationError, ClearingAborted, VoltierError for a disk that fails, or what an operator raised.
     """
     if transport not in TRANSPORTS:
         remedy = f"take one of {', '.join(TRANSPORTS)}"
