@@ -22,8 +22,8 @@ class Outside(Protocol):
         """Give mail at an instant and return the answer. Raises OutsiderLostError if there is none."""
         ...
 
-    def requested_s(self) -> float | None:
-        """Return the HELICS time waited for [s]; None if nobody is there any more."""
+    def has_left(self) -> bool:
+        """Say whether nobody is there any more."""
         ...
 
     def close(self, reason: str = "") -> None:
@@ -52,12 +52,11 @@ class ExternalOperator:
             return self._lose(now_s, str(error))
         missing = self._missing(now_s, mail)
         if missing:
-            requested_s = self._outside.requested_s()
-            if requested_s is None:
-                return self._lose(now_s, f"the external {self.name} has left before simulated second {now_s}")
+            if self._outside.has_left():
+                return self._lose(now_s, f"the external {self.name} left, or was taken down, before simulated second {now_s}")
             raise self._refused(
                 f"sent no {' and no '.join(missing)} at simulated second {now_s} (HELICS time "
-                f"{wire_time(self.name, now_s):g} s); next it acts at HELICS time {requested_s:g} s"
+                f"{wire_time(self.name, now_s):g} s) and let that time pass (see its period and offset)"
             )
         for item in mail:
             problem = check_body(item.body, item.receiver, now_s, self._part)

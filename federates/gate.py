@@ -21,7 +21,7 @@ from voltier.agents.operator import Mail, Rows
 from voltier.federates.border import MOST_BYTES, read_message
 from voltier.federates.codec import decode_rows, read_json_rows
 from voltier.federates.gate_check import GATE, Finding, examine
-from voltier.federates.helics import Broker, BusLostError, Connection, Pair
+from voltier.federates.helics import Broker, BusLostError, Connection, Pair, free_port
 from voltier.federates.helics_bus import State, Subscription
 from voltier.federates.part import part_of
 from voltier.federates.ports import Door, OutsiderError, OutsiderLostError
@@ -43,14 +43,17 @@ class Gate:
         self.part = part_of(name, wiring)
         self.findings: list[Finding] = []
         self._outsiders: list[str] = []
-        self._broker = Broker(door.transport, 3, door.key, interface=door.interface, port=door.port)
-        self.address = self._broker.address
-        self._pair = Pair(GATE, Connection(door.transport, self.address, door.key, door.interface))
-        self._open = True
-        self._register()
+        self._under_way: dict[int, tuple[Any, Callable[..., Any]]] = {}
+        self._turned_away = 0
+        self._set_up(door.port or free_port(door.interface))
 
-    def _register(self) -> None:
-        name, wiring, pair = self.name, self._wiring, self._pair
+    def _set_up(self, port: int) -> None:
+        name, wiring, door = self.name, self._wiring, self._door
+        self._port = port
+        self._broker = Broker(door.transport, 3, door.key, interface=door.interface, port=port)
+        self._open = True
+        self.address = self._broker.address
+        pair = self._pair = Pair(GATE, Connection(door.transport, self.address, door.key, door.interface))
         self._heard = {
             other: pair.reads_from(f"{other}/from/{name}") for other in wiring.correspondents(name)
         }
@@ -69,26 +72,33 @@ class Gate:
         """
         pair, limit_s = self._pair, self._door.join_s
         until = time.monotonic() + limit_s
-        for federate in (pair.mouth, pair.ear):
-            h.helicsFederateEnterInitializingModeAsync(federate)
-        if not self._both(until, tick):
-            raise self._refused(self._nobody(limit_s))
-        for federate in (pair.mouth, pair.ear):
-            self._call(h.helicsFederateEnterInitializingModeComplete, federate)
-        self._outsiders = [
-            federate for federate in self._ask("root", "federates") if federate.partition(".")[0] != GATE
-        ]
+        self._wait_for_somebody(until, tick)
         wrong = [problem for item in self._subscriptions for problem in item.problems()] + pair.unconnected()
         self.findings = examine(self._ask, self.part, wrong)
         errors = [finding.text for finding in self.findings if finding.severe]
         if errors:
             raise self._refused("is wired wrongly: " + "; ".join(errors))
-        for federate in (pair.mouth, pair.ear):
-            h.helicsFederateEnterExecutingModeAsync(federate)
-        if not self._both(until, tick):
+        if not self._together("EnterExecutingMode", until, tick):
             raise self._refused(f"did not go to time zero within {limit_s:g} s")
-        for federate in (pair.mouth, pair.ear):
-            self._call(h.helicsFederateEnterExecutingModeComplete, federate)
+
+    def _wait_for_somebody(self, until: float, tick: Callable[[], None]) -> None:
+        """Go to initializing mode with the outsider. Who comes with a wrong key takes a HELICS federation down: so
+        it is set up again, and the right one has its time."""
+        while True:
+            try:
+                if not self._together("EnterInitializingMode", until, tick):
+                    raise self._refused(self._nobody())
+                there = self._ask("root", "federates")
+            except OutsiderLostError:
+                there = []
+            # A broken federation answers with an error, which is no list.
+            found = there if isinstance(there, list) else []
+            self._outsiders = [name for name in found if name.partition(".")[0] != GATE]
+            if self._outsiders:
+                return
+            self._turned_away += 1
+            self.close("somebody tried to join with another key")
+            self._set_up(self._port)
 
     def exchange(self, now_s: int, mail: Sequence[Mail]) -> tuple[list[Mail], list[Rows]]:
         """Give the outsider its mail at an instant and return what it answers.
@@ -101,22 +111,16 @@ class Gate:
         for item in mail:
             kind = type(item.body)
             if self._wiring.carrier(item.sender, self.name, kind) == "endpoint":
-                self._pair.send(self._told[item.sender], encode(item.body))
+                self._call(self._pair.send, self._told[item.sender], encode(item.body))
             else:
-                self._states[item.sender, kind].publish(item.body, time_s - _ASIDE_S)
+                self._call(self._states[item.sender, kind].publish, item.body, time_s - _ASIDE_S)
         for federate in (self._pair.mouth, self._pair.ear):
             self._advance(federate, time_s + _ASIDE_S, now_s)
         return self._collect(time_s), self._collect_rows()
 
-    def requested_s(self) -> float | None:
-        """Return the HELICS time that the outsider waits for [s]; None if it has left."""
-        for name in self._outsiders:
-            if self._ask(name, "state") == "disconnected":
-                continue
-            times = self._ask(name, "current_time")
-            if "requested_time" in times:
-                return float(times["requested_time"])
-        return None
+    def has_left(self) -> bool:
+        """Say whether the outsider has left, or its federation is no more."""
+        return all(self._ask(name, "state") != "connected" for name in self._outsiders)
 
     def close(self, reason: str = "") -> None:
         """Leave the outsider alone: in good order, or with a reason that its next call into HELICS raises."""
@@ -127,6 +131,11 @@ class Gate:
             # The Python layer passes this text on as it is, and C wants bytes.
             h.helicsBrokerGlobalError(self._broker.handle, 3, reason.encode())
             time.sleep(_FAREWELL_S)
+            for federate, function in self._under_way.values():
+                # A call whose failure nobody has fetched makes HELICS abort the process when it is closed.
+                with suppress(h.HelicsException):
+                    function(federate)
+            self._under_way.clear()
         else:
             with suppress(h.HelicsException):
                 self._pair.leave()
@@ -188,16 +197,32 @@ class Gate:
 
     def _advance(self, federate: Any, time_s: float, now_s: int) -> None:
         until = time.monotonic() + self._door.answer_s
-        self._call(h.helicsFederateRequestTimeAsync, federate, time_s)
+        self._begin("RequestTime", federate, time_s)
         if not self._ended(federate, until):
             raise OutsiderLostError(
                 f"the external {self.name} did not answer within {self._door.answer_s:g} s at simulated "
                 f"second {now_s}"
             )
-        self._call(h.helicsFederateRequestTimeComplete, federate)
+        self._complete(federate)
 
-    def _both(self, until: float, tick: Callable[[], None]) -> bool:
-        return self._ended(self._pair.mouth, until, tick) and self._ended(self._pair.ear, until, tick)
+    def _together(self, step: str, until: float, tick: Callable[[], None]) -> bool:
+        """Take both our federates through a step; return whether the outsider took it in time."""
+        both = (self._pair.mouth, self._pair.ear)
+        for federate in both:
+            self._begin(step, federate)
+        if not all(self._ended(federate, until, tick) for federate in both):
+            return False
+        for federate in both:
+            self._complete(federate)
+        return True
+
+    def _begin(self, step: str, federate: Any, *arguments: Any) -> None:
+        self._call(getattr(h, f"helicsFederate{step}Async"), federate, *arguments)
+        self._under_way[id(federate)] = federate, getattr(h, f"helicsFederate{step}Complete")
+
+    def _complete(self, federate: Any) -> None:
+        _, function = self._under_way.pop(id(federate))
+        self._call(function, federate)
 
     def _ended(self, federate: Any, until: float, tick: Callable[[], None] = lambda: None) -> bool:
         """Wait for a call under way; HELICS itself knows no time limit."""
@@ -223,9 +248,9 @@ class Gate:
         finally:
             h.helicsQueryFree(query)
 
-    def _nobody(self, limit_s: float) -> str:
-        """Say who has not come."""
-        return (
-            f"did not join within {limit_s:g} s at {self.address}: nobody came who has the key and entered "
-            "initializing mode"
-        )
+    def _nobody(self) -> str:
+        """Say who has not come, and who has instead."""
+        text = f"did not join within {self._door.join_s:g} s at {self.address}: nobody entered initializing mode"
+        if self._turned_away:
+            text += f"; turned away for another key, or for leaving again: {self._turned_away}"
+        return text
