@@ -53,7 +53,9 @@ class Gate:
         self._broker = Broker(door.transport, 3, door.key, interface=door.interface, port=port)
         self._open = True
         self.address = self._broker.address
-        pair = self._pair = Pair(GATE, Connection(door.transport, self.address, door.key, door.interface))
+        # HELICS keeps cores by name, also those of a federation that is over.
+        connection = Connection(door.transport, self.address, door.key, door.interface)
+        pair = self._pair = Pair(f"{GATE}.{self._turned_away}", connection)
         self._heard = {
             other: pair.reads_from(f"{other}/from/{name}") for other in wiring.correspondents(name)
         }
@@ -70,10 +72,11 @@ class Gate:
 
         tick : called while waiting. Raises OutsiderError, which the outsider is told too.
         """
-        pair, limit_s = self._pair, self._door.join_s
+        limit_s = self._door.join_s
         until = time.monotonic() + limit_s
         self._wait_for_somebody(until, tick)
-        wrong = [problem for item in self._subscriptions for problem in item.problems()] + pair.unconnected()
+        wrong = [problem for item in self._subscriptions for problem in item.problems()]
+        wrong += self._pair.unconnected()
         self.findings = examine(self._ask, self.part, wrong)
         errors = [finding.text for finding in self.findings if finding.severe]
         if errors:
@@ -250,7 +253,9 @@ class Gate:
 
     def _nobody(self) -> str:
         """Say who has not come, and who has instead."""
-        text = f"did not join within {self._door.join_s:g} s at {self.address}: nobody entered initializing mode"
+        text = (
+            f"did not join within {self._door.join_s:g} s at {self.address}: nobody entered initializing mode"
+        )
         if self._turned_away:
             text += f"; turned away for another key, or for leaving again: {self._turned_away}"
         return text
