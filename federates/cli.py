@@ -14,6 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from voltier.federates import exit_codes
+from voltier.federates.export import export
 from voltier.federates.interruption import Interrupted, interruptible
 from voltier.federates.options import (
     AnswerOption,
@@ -46,6 +47,7 @@ app = typer.Typer(
 
 
 app.add_typer(studies)
+app.add_typer(export)
 
 
 @app.callback(invoke_without_command=True)
@@ -89,10 +91,9 @@ def run(
     case = load_scenario(scenario, overrides(override, hours=hours, seed=seed))
     path = out or fresh(Path("runs"), case.name)
     doors = doors_for(case, external or [], transport, interface, join_limit, answer_limit)
-    with following(case, quiet=quiet) as watch, interruptible(path):
-        run_scenario(
-            case, path, transport=transport, watch=Invitations(watch, path, {} if quiet else doors, console), doors=doors
-        )
+    with following(case, quiet=quiet) as line, interruptible(path):
+        watch = Invitations(line, path, {} if quiet else doors, console)
+        run_scenario(case, path, transport=transport, watch=watch, doors=doors)
     if not quiet:
         show_result(console, path)
 
@@ -145,18 +146,6 @@ def compare(
     for run_dir in run_dirs:
         require_run(run_dir)
     typer.echo(write_comparison(run_dirs, out))
-
-
-@app.command()
-def export(
-    target: Annotated[str, typer.Argument(metavar="gridlabd|helics")],
-    scenario: ScenarioArgument,
-    out: Annotated[Path, typer.Argument(metavar="DIR")],
-) -> None:
-    """Write a scenario for other tools (not built yet)."""
-    if target not in ("gridlabd", "helics"):
-        refuse("target", target, "take gridlabd or helics")
-    raise VoltierError(f"export {target} of {scenario} to {out} is not built yet; nothing was written")
 
 
 @app.command()

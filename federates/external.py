@@ -53,7 +53,8 @@ class ExternalOperator:
         missing = self._missing(now_s, mail)
         if missing:
             if self._outside.has_left():
-                return self._lose(now_s, f"the external {self.name} left, or was taken down, before simulated second {now_s}")
+                why = f"left, or was taken down, before simulated second {now_s}"
+                return self._lose(now_s, f"the external {self.name} {why}")
             raise self._refused(
                 f"sent no {' and no '.join(missing)} at simulated second {now_s} (HELICS time "
                 f"{wire_time(self.name, now_s):g} s) and let that time pass (see its period and offset)"

@@ -21,7 +21,7 @@ _BROKER_START_S = 30.0
 _BROKER_ATTEMPTS = 5
 _LISTEN_S = 0.1
 # One thread a process: the processes themselves are the parallelism, and sums keep their order.
-_ONE_THREAD = dict.fromkeys(
+ONE_THREAD = dict.fromkeys(
     (
         "OMP_NUM_THREADS",
         "OPENBLAS_NUM_THREADS",
@@ -62,7 +62,7 @@ def run_federation(launch: Launch, case: Case, progress: Callable[[Mapping[str, 
     """
     names = case.operator_names()
     wiring = Wiring(names)
-    env = {**os.environ, **_ONE_THREAD}
+    env = {**os.environ, **ONE_THREAD}
     key = secrets.token_urlsafe(12)
     with Supervisor() as supervisor:
         address = _start_broker(supervisor, launch, key, operators=len(names) + 1, env=env)
