@@ -14,6 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from voltier.federates import exit_codes
+from voltier.federates.conformance import check
 from voltier.federates.export import export
 from voltier.federates.interruption import Interrupted, interruptible
 from voltier.federates.options import (
@@ -146,6 +147,9 @@ def compare(
     for run_dir in run_dirs:
         require_run(run_dir)
     typer.echo(write_comparison(run_dirs, out))
+
+
+app.command("check")(check)
 
 
 @app.command()

@@ -40,6 +40,8 @@ class ExternalOperator:
         self.name = name
         self._outside, self._wiring, self._clock, self._part = outside, wiring, clock, part
         self._last: dict[str, list[Mail]] = {}
+        self.sent: dict[str, list[int]] = {}
+        """Simulated seconds at which each type of message came and was found sound."""
         self._lost = False
 
     def decide(self, now_s: int, inbox: Sequence[Mail]) -> Outbox:
@@ -64,6 +66,7 @@ class ExternalOperator:
             if problem is not None:
                 raise self._refused(f"sent to {item.receiver} at simulated second {now_s}: {problem}")
         for kind in {type(item.body).__name__ for item in mail}:
+            self.sent.setdefault(kind, []).append(now_s)
             self._last[kind] = [item for item in mail if type(item.body).__name__ == kind]
         return Outbox(mail, rows)
 

@@ -50,11 +50,11 @@ def doors_for(
     }
 
 
-def write_invitation(
-    run_dir: Path, part: Part, clock: MarketClock, external: ExternalPart, door: Door, address: str
-) -> Path:
-    """Write external/ROLE.json of a run: where to join, every topic, the instants, the rows the part is about."""
-    content: dict[str, Any] = {
+def invitation(
+    part: Part, clock: MarketClock, external: ExternalPart, door: Door, address: str
+) -> dict[str, Any]:
+    """Return where to join, every topic, the instants, and the rows that a part is about."""
+    return {
         "role": part.name,
         "broker": address,
         "key": door.key,
@@ -67,9 +67,15 @@ def write_invitation(
         "topics": part.to_json(),
         "facts": dict(external.facts),
     }
+
+
+def write_invitation(
+    run_dir: Path, part: Part, clock: MarketClock, external: ExternalPart, door: Door, address: str
+) -> Path:
+    """Write the invitation as external/ROLE.json of a run."""
     folder = run_dir / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    return write_json(folder / f"{part.name}.json", content)
+    return write_json(folder / f"{part.name}.json", invitation(part, clock, external, door, address))
 
 
 class Invitations:
@@ -88,9 +94,9 @@ class Invitations:
         self._watch(now_s, states)
 
 
-def show_invitation(console: Console, invitation: Mapping[str, Any], path: Path) -> None:
+def show_invitation(console: Console, given: Mapping[str, Any], path: Path) -> None:
     """Print where and how to join."""
-    topics = invitation["topics"]
+    topics = given["topics"]
     table = Table("topic", "as", "type", "unit", "carries", box=None, pad_edge=False, header_style="bold")
     for kind, label in (("writes", "writes to {}"), ("reads", "reads from {}")):
         for topic in topics[kind]:
@@ -100,9 +106,9 @@ def show_invitation(console: Console, invitation: Mapping[str, Any], path: Path)
         for topic in topics[kind]:
             table.add_row(topic["name"], label, topic["type"], topic["unit"], topic["message"])
     console.print(
-        f"[bold]waiting for an external {invitation['role']}[/bold], at most {invitation['join_limit_s']:g} s\n"
-        f"broker     {invitation['broker']}\nkey        {invitation['key']}\n"
-        f"transport  {invitation['transport']}\nall of it  {path}\n" + "\n".join(invitation["instants"]),
+        f"[bold]waiting for an external {given['role']}[/bold], at most {given['join_limit_s']:g} s\n"
+        f"broker     {given['broker']}\nkey        {given['key']}\n"
+        f"transport  {given['transport']}\nall of it  {path}\n" + "\n".join(given["instants"]),
         soft_wrap=True,
     )
     console.print(table, width=max(console.width, 140), soft_wrap=True)

@@ -10,7 +10,7 @@ from voltier.federates.part import ExternalPart
 from voltier.federates.wiring import role_of
 from voltier.grid.errors import InputError, Problem
 from voltier.scenarios.build import operator_names
-from voltier.scenarios.built_case import BuiltCase, built_case
+from voltier.scenarios.built_case import BuiltCase, built_case, start_taps
 from voltier.scenarios.schema import Scenario
 
 PLAYABLE = ("wholesale", "resilience", "smo", "pmo", "cmo", "grid")
@@ -61,6 +61,10 @@ def external_part(scenario: Scenario, name: str) -> ExternalPart:
     if role == "pmo":
         rows = {f"PrimarySchedule>smo.{k}": smo.tolist() for k, smo in enumerate(case.shard_smos)}
         survives = scenario.primary.policy != "abort"
+    if role == "grid":
+        facts["node"] = np.argwhere(case.feeder.has_phase).tolist()
+        facts["regulator"] = list(case.feeder.regulators.name)
+        facts["tap"] = start_taps(scenario, case.feeder).tolist()
     return ExternalPart(facts=facts, rows=rows, n_bus=len(case.feeder.bus), survives=survives)
 
 

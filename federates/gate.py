@@ -50,9 +50,11 @@ class Gate:
     def _set_up(self, port: int) -> None:
         name, wiring, door = self.name, self._wiring, self._door
         self._port = port
-        self._broker = Broker(door.transport, 3, door.key, interface=door.interface, port=port)
+        self._broker: Broker | None = None
+        if not door.address:
+            self._broker = Broker(door.transport, 3, door.key, interface=door.interface, port=port)
         self._open = True
-        self.address = self._broker.address
+        self.address = self._broker.address if self._broker else door.address
         # HELICS keeps cores by name, also those of a federation that is over.
         connection = Connection(door.transport, self.address, door.key, door.interface)
         pair = self._pair = Pair(f"{GATE}.{self._turned_away}", connection)
@@ -99,6 +101,8 @@ class Gate:
             self._outsiders = [name for name in found if name.partition(".")[0] != GATE]
             if self._outsiders:
                 return
+            if self._broker is None:
+                raise self._refused("is not there: the broker's federation began without it")
             self._turned_away += 1
             self.close("somebody tried to join with another key")
             self._set_up(self._port)
@@ -131,19 +135,28 @@ class Gate:
             return
         self._open = False
         if reason:
-            # The Python layer passes this text on as it is, and C wants bytes.
-            h.helicsBrokerGlobalError(self._broker.handle, 3, reason.encode())
-            time.sleep(_FAREWELL_S)
-            for federate, function in self._under_way.values():
-                # A call whose failure nobody has fetched makes HELICS abort the process when it is closed.
-                with suppress(h.HelicsException):
-                    function(federate)
-            self._under_way.clear()
+            self._break_off(reason)
         else:
             with suppress(h.HelicsException):
                 self._pair.leave()
-            self._broker.wait(self._door.answer_s)
-        self._broker.close()
+            if self._broker is not None:
+                self._broker.wait(self._door.answer_s)
+        if self._broker is not None:
+            self._broker.close()
+
+    def _break_off(self, reason: str) -> None:
+        if self._broker is not None:
+            # The Python layer passes this text on as it is, and C wants bytes.
+            h.helicsBrokerGlobalError(self._broker.handle, 3, reason.encode())
+        else:
+            with suppress(h.HelicsException):
+                h.helicsFederateGlobalError(self._pair.ear, 3, reason)
+        time.sleep(_FAREWELL_S)
+        for federate, function in self._under_way.values():
+            # A call whose failure nobody has fetched makes HELICS abort the process when it is closed.
+            with suppress(h.HelicsException):
+                function(federate)
+        self._under_way.clear()
 
     # ------------------------------------------------------------------ inside
 

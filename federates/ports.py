@@ -100,7 +100,8 @@ class OutsiderLostError(OutsiderError):
 class Door:
     """Where and how long a federate from outside is waited for.
 
-    interface : own address that it can reach; port : of its broker, 0 for any free one; join_s, answer_s : wall time
+    interface : own address that it can reach; port : of its broker, 0 for any free one; address : of a broker that is
+    there already, to take instead of an own one; join_s, answer_s : wall time
     until it must have joined, and must have answered at an instant [s].
     """
 
@@ -110,6 +111,7 @@ class Door:
     port: int = 0
     join_s: float = 120.0
     answer_s: float = 60.0
+    address: str = ""
 
 
 class Bus(Protocol):
