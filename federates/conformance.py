@@ -45,6 +45,8 @@ class Verdict:
         """Print the lines as a table."""
         from rich.table import Table
 
+        from voltier.federates.foreign import wide
+
         table = Table("", "", "found", box=None, pad_edge=False, header_style="bold")
         style = {
             "ok": "[green]ok[/green]",
@@ -53,7 +55,7 @@ class Verdict:
         }
         for what, state, found in self.lines:
             table.add_row(what, style[state], found)
-        console.print(table, width=max(console.width, 120), soft_wrap=True)
+        wide(console).print(table)
         console.print("[bold green]passed[/bold green]" if self.passed else "[bold red]not passed[/bold red]")
 
 

@@ -94,6 +94,11 @@ class Invitations:
         self._watch(now_s, states)
 
 
+def wide(console: Console) -> Console:
+    """Return a console for tables: a file or pipe has no width that they would have to fit."""
+    return console if console.is_terminal else Console(highlight=False, width=200)
+
+
 def show_invitation(console: Console, given: Mapping[str, Any], path: Path) -> None:
     """Print where and how to join."""
     topics = given["topics"]
@@ -111,4 +116,4 @@ def show_invitation(console: Console, given: Mapping[str, Any], path: Path) -> N
         f"transport  {given['transport']}\nall of it  {path}\n" + "\n".join(given["instants"]),
         soft_wrap=True,
     )
-    console.print(table, width=max(console.width, 140), soft_wrap=True)
+    wide(console).print(table)

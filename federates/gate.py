@@ -33,6 +33,8 @@ _ASIDE_S = 0.01
 _TIME_TOLERANCE_S = 1e-6
 _SHORTEST_NAP_S, _LONGEST_NAP_S = 0.0002, 0.02
 _FAREWELL_S = 0.3
+# What goes wrong here is said in words of ours.
+_LOG_LEVEL = "no_print"
 
 
 class Gate:
@@ -52,11 +54,12 @@ class Gate:
         self._port = port
         self._broker: Broker | None = None
         if not door.address:
-            self._broker = Broker(door.transport, 3, door.key, interface=door.interface, port=port)
+            options = {"interface": door.interface, "port": port, "log_level": _LOG_LEVEL}
+            self._broker = Broker(door.transport, 3, door.key, **options)
         self._open = True
         self.address = self._broker.address if self._broker else door.address
         # HELICS keeps cores by name, also those of a federation that is over.
-        connection = Connection(door.transport, self.address, door.key, door.interface)
+        connection = Connection(door.transport, self.address, door.key, door.interface, log_level=_LOG_LEVEL)
         pair = self._pair = Pair(f"{GATE}.{self._turned_away}", connection)
         self._heard = {
             other: pair.reads_from(f"{other}/from/{name}") for other in wiring.correspondents(name)

@@ -41,7 +41,7 @@ class Connection:
     """Where the broker is. broker : address, or its name for inproc. interface : own address.
 
     key : that of the broker. core : name of a core of this process to share (inproc), else each operator
-    makes one.
+    makes one. log_level : of HELICS, in words.
     """
 
     transport: Transport
@@ -49,10 +49,12 @@ class Connection:
     key: str
     interface: str = ""
     core: str = ""
+    log_level: str = "warning"
 
     def core_options(self, federates: int) -> str:
         """Return the HELICS options of a core with so many federates."""
-        options = [f"--federates={federates}", f"--brokerkey={self.key}", "--loglevel=warning"]
+        options = [f"--federates={federates}", f"--brokerkey={self.key}"]
+        options.append(f"--loglevel={self.log_level}")
         # HELICS gives a connection 4 s; a machine that starts many processes at once can need longer.
         options.append(f"--networktimeout={_CONNECT_S}s")
         options.append(
@@ -90,9 +92,16 @@ class Broker:
     """
 
     def __init__(
-        self, transport: Transport, federates: int, key: str, *, interface: str = "", port: int = 0
+        self,
+        transport: Transport,
+        federates: int,
+        key: str,
+        *,
+        interface: str = "",
+        port: int = 0,
+        log_level: str = "error",
     ) -> None:
-        options = [f"--federates={federates}", f"--brokerkey={key}", "--loglevel=error"]
+        options = [f"--federates={federates}", f"--brokerkey={key}", f"--loglevel={log_level}"]
         inproc = transport == "inproc"
         if not inproc:
             options += [*network_options(transport, interface), f"--localport={port or free_port(interface)}"]

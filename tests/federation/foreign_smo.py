@@ -11,11 +11,12 @@ import helics as h
 
 N_SMO, N_SMA, PRIMARY_S = 6, 18, 300
 VALUES = (("bus", ""), ("phase", ""), ("p_kw", "kW"), ("q_kvar", "kvar"), ("t_s", "s"))
-BID = (
-    "p0_kw p_min_kw p_max_kw beta_p_usd_per_kw2h q0_kvar q_min_kvar q_max_kvar beta_q_usd_per_kvar2h gen_max_kw "
-    "alpha_usd_per_kw2h resilience_score p_meter_kw q_meter_kvar gen_meter_kw"
-).split()
-SCHEDULE = "p_kw q_kvar dp_kw dq_kvar tariff_usd_per_kwh tariff_q_usd_per_kvarh".split()
+BID = [
+    *("p0_kw", "p_min_kw", "p_max_kw", "beta_p_usd_per_kw2h", "q0_kvar", "q_min_kvar", "q_max_kvar"),
+    *("beta_q_usd_per_kvar2h", "gen_max_kw", "alpha_usd_per_kw2h", "resilience_score"),
+    *("p_meter_kw", "q_meter_kvar", "gen_meter_kw"),
+]
+SCHEDULE = ["p_kw", "q_kvar", "dp_kw", "dq_kvar", "tariff_usd_per_kwh", "tariff_q_usd_per_kvarh"]
 
 
 def join(invitation: dict, fault: str) -> tuple:

@@ -95,9 +95,15 @@ def test_a_sound_program_takes_part_to_the_end(tmp_path: Path) -> None:
             "wrong period",
             "sent no SmaSchedule to cmo.0 at simulated second 2 (HELICS time 62 s) and let that time pass",
         ),
-        ("wrong offset", "sent no SmoBids to pmo at simulated second 0 (HELICS time 60 s) and let that time pass"),
+        (
+            "wrong offset",
+            "sent no SmoBids to pmo at simulated second 0 (HELICS time 60 s) and let that time pass",
+        ),
         ("silent", "did not answer within 3 s at simulated second 0; it had said nothing yet"),
-        ("out of range", "sent to pmo at simulated second 0: SmoBids.p0_kw is -7 in row 3, expected no less than"),
+        (
+            "out of range",
+            "sent to pmo at simulated second 0: SmoBids.p0_kw is -7 in row 3, expected no less than",
+        ),
         ("not finite", "sent SmoBids with a number that is not finite, which JSON cannot carry"),
         ("text", "sent SmoBids that cannot be read"),
         ("strange rows", "SmoBids.smo is [0, 1, 2, 3, ...] (7 rows), expected [0, 1, 2, 3, ...] (6 rows)"),
@@ -115,10 +121,15 @@ def test_a_fault_is_refused_in_one_line(fault: str, words: str, tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("fault", "why"),
-    [("wrong key", "turned away for another key, or for leaving again: 1"), ("never ready", "nobody entered")],
+    [
+        ("wrong key", "turned away for another key, or for leaving again: 1"),
+        ("never ready", "nobody entered"),
+    ],
 )
 def test_nobody_who_may_join_in_time_is_said_so(fault: str, why: str, tmp_path: Path) -> None:
-    with pytest.raises(FederationError, match=r"^the external smo\.0 did not join within 3 s at tcp://") as caught:
+    with pytest.raises(
+        FederationError, match=r"^the external smo\.0 did not join within 3 s at tcp://"
+    ) as caught:
         play(tmp_path / "run", fault, join_s=3.0)
     assert why in str(caught.value)
 
