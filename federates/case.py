@@ -6,7 +6,9 @@ from pathlib import Path
 
 from voltier.agents.clock import MarketClock
 from voltier.agents.operator import Operator, Rows
+from voltier.federates.foreign_part import external_part
 from voltier.federates.gridlabd_engine import GRIDLABD, GridlabdFlow
+from voltier.federates.part import ExternalPart
 from voltier.federates.ports import Channel, Pacing, Sink
 from voltier.grid.feeder import Feeder
 from voltier.grid.flow.engines import engine
@@ -57,6 +59,10 @@ class ScenarioCase:
         if federation.realtime is None:
             return None
         return Pacing(federation.realtime, federation.lag_budget_ms)
+
+    def external_part(self, name: str) -> ExternalPart:
+        """Return the rows that an operator speaks for, and what its scenario does without it."""
+        return external_part(self.scenario, name)
 
     def open_sink(self, run_dir: Path) -> Sink:
         """Open the tables of the run for writing."""

@@ -14,10 +14,13 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from voltier.federates import exit_codes
+from voltier.federates.conformance import check
 from voltier.federates.exchange_formats import exports, imports
 from voltier.federates.interruption import Interrupted, interruptible
 from voltier.federates.options import (
+    AnswerOption,
     HoursOption,
+    JoinOption,
     QuietOption,
     RealtimeCommand,
     RealtimeOption,
@@ -31,8 +34,9 @@ from voltier.federates.options import (
     require_run,
     require_tables,
 )
-from voltier.federates.ports import DEFAULT_BUILDER
+from voltier.federates.ports import DEFAULT_BUILDER, Door
 from voltier.federates.studies import studies
+from voltier.federates.wiring import LOOPBACK
 from voltier.grid.errors import ClearingAborted, FederationError, InputError, VoltierError
 
 app = typer.Typer(
@@ -71,9 +75,21 @@ def run(
     override: SetOption = None,
     transport: TransportOption = "zmq",
     realtime: RealtimeOption = None,
+    external: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ROLE", help="Let a program from outside play smo.0, grid, ...; repeatable."),
+    ] = None,
+    interface: Annotated[str, typer.Option(help="Own address that external programs reach.")] = LOOPBACK,
+    join_limit: JoinOption = 120.0,
+    answer_limit: AnswerOption = 60.0,
     quiet: QuietOption = False,
 ) -> None:
-    """Run a scenario and report on it."""
+    """Run a scenario and report on it.
+
+    With --external everything else is started, and where and how the program outside has to join is printed and
+    written to external/ROLE.json in the run directory.
+    """
+    from voltier.federates.foreign import Invitations, doors_for
     from voltier.federates.session import run_scenario
     from voltier.federates.show import console, following, show_result
     from voltier.scenarios.schema import load_scenario
@@ -81,8 +97,10 @@ def run(
     named = {"hours": hours, "seed": seed, "federation.realtime": realtime}
     case = load_scenario(scenario, overrides(override, **named))
     path = out or fresh(Path("runs"), case.name)
-    with following(case, quiet=quiet) as watch, interruptible(path):
-        run_scenario(case, path, transport=transport, watch=watch)
+    doors = doors_for(case, external or [], transport, interface, join_limit, answer_limit)
+    with following(case, quiet=quiet) as line, interruptible(path):
+        watch = Invitations(line, path, {} if quiet else doors, console)
+        run_scenario(case, path, transport=transport, watch=watch, doors=doors)
     if not quiet:
         show_result(console, path)
 
@@ -208,6 +226,9 @@ def crosscheck(
         raise typer.Exit(exit_codes.CROSSCHECK)
 
 
+app.command("check")(check)
+
+
 @app.command()
 def doctor() -> None:
     """Check this installation: versions, solvers, HELICS, and a few simulated minutes."""
@@ -249,6 +270,14 @@ def federate(
     operators: Annotated[int, typer.Option(help="Operators to wait for (role broker).")] = 0,
     builder: Annotated[str, typer.Option(help="module:function that makes the case.")] = DEFAULT_BUILDER,
     lifeline: Annotated[bool, typer.Option("--lifeline", help="End when standard input ends.")] = False,
+    external: Annotated[
+        bool, typer.Option("--external", help="Let somebody outside play it, through a door of its own.")
+    ] = False,
+    door_key: Annotated[str, typer.Option(help="Key of the door's broker.")] = "voltier",
+    door_interface: Annotated[str, typer.Option(help="Own address for the door.")] = LOOPBACK,
+    door_port: Annotated[int, typer.Option(help="Port of the door's broker; 0: any free one.")] = 0,
+    join_limit: JoinOption = 120.0,
+    answer_limit: AnswerOption = 60.0,
 ) -> None:
     """Run one federate, or the broker; containers and schedulers start a federation with this."""
     from voltier.federates.federate import BROKER, FederateOptions, run_broker, run_federate
@@ -275,6 +304,9 @@ def federate(
             key=key,
             interface=interface,
             lifeline=lifeline,
+            door=Door(transport, door_key, door_interface, door_port, join_limit, answer_limit)
+            if external
+            else None,
         )
     )
 

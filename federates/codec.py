@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 
 from voltier.agents.operator import Rows
+from voltier.grid.errors import FederationError
 
 
 class _Numbers(msgspec.Struct, tag=True, array_like=True):
@@ -23,6 +24,12 @@ class _Rows(msgspec.Struct, array_like=True):
     table: str
     t_s: int
     columns: dict[str, _Numbers | _Texts]
+
+
+class _PlainRows(msgspec.Struct, forbid_unknown_fields=True):
+    table: str
+    t_s: int
+    columns: dict[str, list[float | str | None]]
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -45,6 +52,27 @@ def decode_rows(data: bytes) -> list[Rows]:
         Rows(item.table, item.t_s, {key: _unpack(column) for key, column in item.columns.items()})
         for item in _decoder.decode(data)
     ]
+
+
+def read_json_rows(sender: str, data: bytes) -> list[Rows]:
+    """Unpack the rows of somebody who has no MessagePack: a JSON list of {"table", "t_s", "columns"}; null is nan.
+
+    Raises FederationError if it is something else.
+    """
+    try:
+        given = msgspec.json.decode(data, type=list[_PlainRows])
+    except msgspec.DecodeError as error:
+        raise FederationError(f"{sender} sent table rows that cannot be read: {error}") from error
+    return [
+        Rows(item.table, item.t_s, {key: _column(values) for key, values in item.columns.items()})
+        for item in given
+    ]
+
+
+def _column(values: list[float | str | None]) -> np.ndarray | list[str | float]:
+    if values and isinstance(values[0], str):
+        return [str(value) for value in values]
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
 
 
 def _pack(values: np.ndarray | Sequence[float | str]) -> _Numbers | _Texts:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from voltier.federates.options import ScenarioArgument, SetOption, refuse, require_run
+from voltier.federates.options import HoursOption, ScenarioArgument, SetOption, overrides, refuse, require_run
 
 exports = typer.Typer(
     name="export",
@@ -49,6 +49,32 @@ def export_to_gridlabd(
     _refuse_full(out)
     write_files(out, export_gridlabd(load_scenario(scenario, override or []), run))
     typer.echo(out / "README.txt")
+
+
+@exports.command("helics")
+def export_to_helics(
+    scenario: ScenarioArgument,
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="New folder.")],
+    hours: HoursOption = None,
+    override: SetOption = None,
+    port: Annotated[
+        int,
+        typer.Option(
+            min=0, max=65534, help="Port of the broker, which takes the next one too; 0: a free one."
+        ),
+    ] = 0,
+) -> None:
+    """Write a HELICS federation: runner file, a configuration for each federate, message schemas, README.txt.
+
+    `helics run --path=DIR/runner.json` runs it and gives the tables of `voltier run`.
+    """
+    from voltier.federates.export_helics import export_helics
+    from voltier.federates.helics import free_port
+    from voltier.federates.wiring import LOOPBACK
+    from voltier.scenarios.schema import load_scenario
+
+    case = load_scenario(scenario, overrides(override, hours=hours))
+    typer.echo(export_helics(case, out, port=port or free_port(LOOPBACK)))
 
 
 imports = typer.Typer(

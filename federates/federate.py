@@ -15,7 +15,7 @@ from typing import NoReturn
 from voltier.federates import exit_codes
 from voltier.federates.node import GuardedSink, run_operator, run_recorder
 from voltier.federates.pace import pace_of
-from voltier.federates.ports import Case, load_builder
+from voltier.federates.ports import Case, Door, OutsiderError, load_builder
 from voltier.federates.pulse import Kind, Pulse, write_beats
 from voltier.federates.wiring import RECORDER, Wiring
 from voltier.grid.errors import ClearingAborted, FederationError, InputError
@@ -29,7 +29,8 @@ class FederateOptions:
     """How one federate runs. config : the resolved scenario; builder : "module:function" that makes a Case of
     it.
 
-    lifeline : end when standard input ends, that is when the launcher is gone.
+    lifeline : end when standard input ends, that is when the launcher is gone. door : where somebody outside who
+    plays the operator comes in; None: we play it.
     """
 
     name: str
@@ -41,6 +42,7 @@ class FederateOptions:
     key: str
     interface: str
     lifeline: bool
+    door: Door | None = None
 
 
 def run_federate(options: FederateOptions) -> NoReturn:
@@ -71,7 +73,12 @@ def _take_part(options: FederateOptions, life: _Life) -> None:
     life.pulse.turn("building")
     case: Case = load_builder(options.builder)(options.config)
     # Operators are built before HELICS is loaded: its threads start in a process that is ready to answer.
-    part = _recording(options, case, life) if options.name == RECORDER else _acting(options, case, life)
+    if options.name == RECORDER:
+        part = _recording(options, case, life)
+    elif options.door is not None:
+        part = _passing_on(options, options.door, case, life)
+    else:
+        part = _acting(options, case, life)
     part()
 
 
@@ -90,6 +97,30 @@ def _acting(options: FederateOptions, case: Case, life: _Life) -> Callable[[], N
         run_operator(operator, case.market_clock(), bus, life.pulse, pace)
 
     return act
+
+
+def _passing_on(options: FederateOptions, door: Door, case: Case, life: _Life) -> Callable[[], None]:
+    external = case.external_part(options.name)
+    wiring, clock = Wiring(case.operator_names()), case.market_clock()
+    from voltier.federates.external import ExternalOperator
+    from voltier.federates.foreign import write_invitation
+    from voltier.federates.gate import Gate
+    from voltier.federates.helics import Connection
+    from voltier.federates.helics_bus import HelicsBus
+
+    connection = Connection(options.transport, options.broker, options.key, options.interface)
+
+    def pass_on() -> None:
+        gate = Gate(options.name, wiring, clock, door)
+        life.last_duty = lambda: gate.close("the run has ended")
+        write_invitation(options.run_dir, gate.part, clock, external, door, gate.address)
+        life.pulse.turn("awaiting", address=gate.address)
+        gate.welcome()
+        operator = ExternalOperator(options.name, gate, wiring, clock, external)
+        run_operator(operator, clock, HelicsBus(options.name, wiring, connection), life.pulse)
+        gate.close()
+
+    return pass_on
 
 
 def _recording(options: FederateOptions, case: Case, life: _Life) -> Callable[[], None]:
@@ -133,6 +164,10 @@ class _Life:
         kind: Kind
         try:
             work()
+        except OutsiderError as error:
+            print(error, file=sys.stderr)
+            self.pulse.end("external", str(error))
+            self._end(exit_codes.FEDERATE)
         except ClearingAborted as error:
             self._fail(exit_codes.CLEARING, "clearing", error)
         except InputError as error:

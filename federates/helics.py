@@ -41,7 +41,7 @@ class Connection:
     """Where the broker is. broker : address, or its name for inproc. interface : own address.
 
     key : that of the broker. core : name of a core of this process to share (inproc), else each operator
-    makes one.
+    makes one. log_level : of HELICS, in words.
     """
 
     transport: Transport
@@ -49,10 +49,12 @@ class Connection:
     key: str
     interface: str = ""
     core: str = ""
+    log_level: str = "warning"
 
     def core_options(self, federates: int) -> str:
         """Return the HELICS options of a core with so many federates."""
-        options = [f"--federates={federates}", f"--brokerkey={self.key}", "--loglevel=warning"]
+        options = [f"--federates={federates}", f"--brokerkey={self.key}"]
+        options.append(f"--loglevel={self.log_level}")
         # HELICS gives a connection 4 s; a machine that starts many processes at once can need longer.
         options.append(f"--networktimeout={_CONNECT_S}s")
         options.append(
@@ -90,32 +92,37 @@ class Broker:
     """
 
     def __init__(
-        self, transport: Transport, federates: int, key: str, *, interface: str = "", port: int = 0
+        self,
+        transport: Transport,
+        federates: int,
+        key: str,
+        *,
+        interface: str = "",
+        port: int = 0,
+        log_level: str = "error",
     ) -> None:
-        options = [f"--federates={federates}", f"--brokerkey={key}", "--loglevel=error"]
+        options = [f"--federates={federates}", f"--brokerkey={key}", f"--loglevel={log_level}"]
         inproc = transport == "inproc"
         if not inproc:
             options += [*network_options(transport, interface), f"--localport={port or free_port(interface)}"]
         try:
-            self._broker = h.helicsCreateBroker(transport, "", " ".join(options))
+            self.handle = h.helicsCreateBroker(transport, "", " ".join(options))
         except h.HelicsException as error:
             raise FederationError(f"the HELICS broker does not start: {error}") from error
-        if not h.helicsBrokerIsConnected(self._broker):
+        if not h.helicsBrokerIsConnected(self.handle):
             raise FederationError(
                 f"the HELICS broker does not start ({' '.join(options)}); is the port taken?"
             )
-        self.address: str = (h.helicsBrokerGetIdentifier if inproc else h.helicsBrokerGetAddress)(
-            self._broker
-        )
+        self.address: str = (h.helicsBrokerGetIdentifier if inproc else h.helicsBrokerGetAddress)(self.handle)
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until all federates have left; return whether they have."""
-        return bool(h.helicsBrokerWaitForDisconnect(self._broker, int(timeout_s * 1000)))
+        return bool(h.helicsBrokerWaitForDisconnect(self.handle, int(timeout_s * 1000)))
 
     def close(self) -> None:
         """End the broker; federates that are still there get a BusLostError."""
-        h.helicsBrokerDisconnect(self._broker)
-        h.helicsBrokerFree(self._broker)
+        h.helicsBrokerDisconnect(self.handle)
+        h.helicsBrokerFree(self.handle)
 
 
 def shared_core(connection: Connection, name: str, federates: int) -> Any:
@@ -159,9 +166,9 @@ class Pair:
         h.helicsEndpointAddDestinationTarget(endpoint, destination)
         return endpoint
 
-    def reads_from(self, name: str) -> Any:
-        """Register an endpoint of the ear."""
-        return self._endpoint(self.ear, name)
+    def reads_from(self, name: str, *, required: bool = True) -> Any:
+        """Register an endpoint of the ear. required : somebody must be at its other end."""
+        return self._endpoint(self.ear, name, required=required)
 
     def publication(self, name: str, value: Value) -> Any:
         """Register a value that the mouth publishes."""
@@ -201,8 +208,9 @@ class Pair:
         h.helicsFilterAddSourceTarget(made, endpoint)
         return made
 
-    def _endpoint(self, federate: Any, name: str) -> Any:
-        self._endpoints.append(name)
+    def _endpoint(self, federate: Any, name: str, *, required: bool = True) -> Any:
+        if required:
+            self._endpoints.append(name)
         return h.helicsFederateRegisterGlobalTargetedEndpoint(federate, name, "")
 
     # ------------------------------------------------------------------ its life
@@ -214,7 +222,7 @@ class Pair:
         down, if there are any or an endpoint has no other end.
         """
         self._together("EnterInitializingMode")
-        found = problems() + self._unconnected()
+        found = problems() + self.unconnected()
         if found:
             text = f"{self.name} is wired wrongly: " + "; ".join(found)
             h.helicsFederateGlobalError(self.ear, 3, text)
@@ -264,7 +272,7 @@ class Pair:
         except h.HelicsException as error:
             raise BusLostError(f"{self.name} lost the bus: {error}") from error
 
-    def _unconnected(self) -> list[str]:
+    def unconnected(self) -> list[str]:
         """Say which endpoints have no other end, as far as HELICS knows."""
         connected: set[str] = set()
         for federate in (self.ear, self.mouth):

@@ -12,19 +12,20 @@ from typing import Any
 import helics as h
 import numpy as np
 
-from voltier.agents.messages import SCHEMA_VERSION, Message, decode, encode
+from voltier.agents.messages import SCHEMA_VERSION, Message, encode
 from voltier.agents.operator import Mail, Rows
+from voltier.federates.border import read_message
 from voltier.federates.codec import decode_rows, encode_rows
 from voltier.federates.helics import Connection, Pair
 from voltier.federates.helics_memory import publish_vector, read_vector
 from voltier.federates.mailbox import Inbox, check_finite, split_post
+from voltier.federates.part import STAMP
 from voltier.federates.ports import SOUND, Channel
 from voltier.federates.wiring import OBSERVED, RECORDER, Value, Wiring, role_of, unit_of, values_of, wire_time
 from voltier.grid.errors import FederationError
 
 # No operator may be further ahead of the recorder than this, so that what waits in its inbox stays small.
 RECORDER_LAG_S = 3600.0
-_STAMP = Value("t_s", "vector", "s")
 ORIGIN_TOPIC = f"{RECORDER}/origin_unix_s"
 _ORIGIN = Value("origin_unix_s", "scalar", "s")
 
@@ -62,9 +63,9 @@ class HelicsBus:
         if not wiring.senders(name):
             # Nothing else would keep it from running to the end of the clock at once.
             pair.reads_from(f"{name}/from/{RECORDER}")
-        self._states = {body: _State(pair, body) for body in wiring.published(name)}
+        self._states = {body: State(pair, name, body) for body in wiring.published(name)}
         self._observed = {body: _Observed(pair, body) for body in wiring.observed(name)}
-        self._subscriptions = [_Subscription(pair, sender, body) for sender, body in wiring.subscribed(name)]
+        self._subscriptions = [Subscription(pair, sender, body) for sender, body in wiring.subscribed(name)]
         self._origin = pair.subscription(ORIGIN_TOPIC, _ORIGIN) if self._paced else None
         pair.start(lambda: [problem for item in self._subscriptions for problem in item.problems()])
 
@@ -76,7 +77,7 @@ class HelicsBus:
         """Return the mail that arrived since the last call, ordered by sender, then sent time."""
         for sender, endpoint in self._from.items():
             for sent, data in self.pair.receive(endpoint):
-                self._inbox.put(sent, Mail(sender, self.name, _decode(sender, data)), newest_only=False)
+                self._inbox.put(sent, Mail(sender, self.name, read_message(sender, data)), newest_only=False)
         for subscription in self._subscriptions:
             arrived = subscription.read()
             if arrived is not None:
@@ -154,17 +155,17 @@ class RecorderBus:
         self.pair.leave()
 
 
-class _State:
+class State:
     """A message type as an operator publishes it; value "t_s" holds its t_s and the time of sending."""
 
-    def __init__(self, pair: Pair, body: type[Message]) -> None:
+    def __init__(self, pair: Pair, sender: str, body: type[Message]) -> None:
         self._values = [
-            (value, _publication(pair, topic(pair.name, body, value.field), value))
-            for value in values_of(body)
+            (value, _publication(pair, topic(sender, body, value.field), value)) for value in values_of(body)
         ]
-        self._stamp = _publication(pair, topic(pair.name, body, _STAMP.field), _STAMP)
+        self._stamp = _publication(pair, topic(sender, body, STAMP.field), STAMP)
 
     def publish(self, body: Message, sent: float) -> None:
+        """Publish a message, sent at a HELICS time [s]."""
         for value, publication in self._values:
             content = getattr(body, value.field)
             if value.shape == "vector":
@@ -190,16 +191,16 @@ class _Observed:
             publish_vector(publication, np.concatenate([getattr(body, field) for body in bodies]))
 
 
-class _Subscription:
-    """The reader's end of a _State."""
+class Subscription:
+    """The reader's end of a State."""
 
     def __init__(self, pair: Pair, sender: str, body: type[Message]) -> None:
         self.sender, self._body = sender, body
         self._inputs = {
             value: pair.subscription(topic(sender, body, value.field), value)
-            for value in (*values_of(body), _STAMP)
+            for value in (*values_of(body), STAMP)
         }
-        self._stamp = self._inputs[_STAMP]
+        self._stamp = self._inputs[STAMP]
 
     def problems(self) -> list[str]:
         """Say what is wrong with the sources. Units must agree: HELICS converts those of scalars only."""
@@ -228,7 +229,11 @@ class _Subscription:
                 content[value.field] = read_vector(source).astype(value.dtype)
             else:
                 content[value.field] = h.helicsInputGetDouble(source)
-        t_s, sent = content.pop(_STAMP.field).tolist()
+        stamp = content.pop(STAMP.field).tolist()
+        if len(stamp) != 2:
+            name = topic(self.sender, self._body, STAMP.field)
+            raise FederationError(f"{name} has {len(stamp)} numbers, expected its t_s and the HELICS time")
+        t_s, sent = stamp
         return sent, self._body(t_s=int(t_s), **content)
 
 
@@ -241,12 +246,3 @@ def _publication(pair: Pair, name: str, value: Value) -> Any:
     publication = pair.publication(name, value)
     h.helicsPublicationSetTag(publication, "schema_version", str(SCHEMA_VERSION))
     return publication
-
-
-def _decode(sender: str, data: bytes) -> Message:
-    body = decode(data)
-    if body.version != SCHEMA_VERSION:
-        raise FederationError(
-            f"{sender} speaks message version {body.version}, this side version {SCHEMA_VERSION}"
-        )
-    return body

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from voltier.federates.federate import BROKER
-from voltier.federates.ports import DEFAULT_BUILDER, Case
+from voltier.federates.ports import DEFAULT_BUILDER, Case, Door
 from voltier.federates.pulse import Beat
 from voltier.federates.supervise import Supervisor
 from voltier.federates.wiring import LOOPBACK, RECORDER, Wiring
@@ -21,7 +21,7 @@ _BROKER_START_S = 30.0
 _BROKER_ATTEMPTS = 5
 _LISTEN_S = 0.1
 # One thread a process: the processes themselves are the parallelism, and sums keep their order.
-_ONE_THREAD = dict.fromkeys(
+ONE_THREAD = dict.fromkeys(
     (
         "OMP_NUM_THREADS",
         "OPENBLAS_NUM_THREADS",
@@ -39,7 +39,8 @@ class Launch:
     """What to start. config : file from which every federate builds its Case by builder ("module:function").
 
     timeout_s : wall time after which a silent federation is given up [s]. commands : programs to run in place
-    of our own, by operator name; "{broker}" and "{key}" in them are filled in.
+    of our own, by operator name; "{broker}" and "{key}" in them are filled in. doors : of the operators that
+    somebody outside plays, by name.
     """
 
     config: Path
@@ -48,6 +49,7 @@ class Launch:
     builder: str = DEFAULT_BUILDER
     timeout_s: float = 120.0
     commands: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    doors: Mapping[str, Door] = field(default_factory=dict)
 
 
 def run_federation(launch: Launch, case: Case, progress: Callable[[Mapping[str, Beat]], None]) -> None:
@@ -60,7 +62,7 @@ def run_federation(launch: Launch, case: Case, progress: Callable[[Mapping[str, 
     """
     names = case.operator_names()
     wiring = Wiring(names)
-    env = {**os.environ, **_ONE_THREAD}
+    env = {**os.environ, **ONE_THREAD}
     key = secrets.token_urlsafe(12)
     with Supervisor() as supervisor:
         address = _start_broker(supervisor, launch, key, operators=len(names) + 1, env=env)
@@ -99,7 +101,24 @@ def _command(launch: Launch, name: str, address: str, key: str) -> list[str]:
         return [part.format(broker=address, key=key) for part in launch.commands[name]]
     paths = ["--scenario", str(launch.config), "--run-dir", str(launch.run_dir)]
     options = ["--broker", address, "--builder", launch.builder]
+    if name in launch.doors:
+        options += door_options(launch.doors[name])
     return [*_federate(name), *paths, *options, *_common(launch.transport, key)]
+
+
+def door_options(door: Door) -> list[str]:
+    """Return the options by which `voltier federate` opens a door."""
+    return [
+        *("--external", "--door-key", door.key, "--door-interface", door.interface),
+        *(
+            "--door-port",
+            str(door.port),
+            "--join-limit",
+            str(door.join_s),
+            "--answer-limit",
+            str(door.answer_s),
+        ),
+    ]
 
 
 def _federate(name: str) -> list[str]:

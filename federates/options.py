@@ -29,6 +29,12 @@ RealtimeOption = Annotated[
         help="Follow the wall clock: simulated seconds in a real one, e.g. 60; 1 if no number is given.",
     ),
 ]
+JoinOption = Annotated[
+    float, typer.Option(min=0.1, help="Wall time within which an external program must join [s].")
+]
+AnswerOption = Annotated[
+    float, typer.Option(min=0.1, help="Wall time within which it must answer at each instant [s].")
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 
 

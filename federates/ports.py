@@ -10,7 +10,8 @@ from typing import Protocol
 
 from voltier.agents.clock import MarketClock
 from voltier.agents.operator import Mail, Operator, Rows
-from voltier.grid.errors import InputError, Problem
+from voltier.federates.part import ExternalPart
+from voltier.grid.errors import FederationError, InputError, Problem
 
 DEFAULT_BUILDER = "voltier.federates.case:scenario_case"
 
@@ -96,6 +97,36 @@ class Case(Protocol):
     def pacing(self) -> Pacing | None:
         """Say how the run follows the wall clock; None: as fast as it goes."""
         ...
+
+    def external_part(self, name: str) -> ExternalPart:
+        """Say what a federate from outside must know and keep to in the place of an operator."""
+        ...
+
+
+class OutsiderError(FederationError):
+    """A federate from outside is wired wrongly, says what cannot be, or is missing; the text is for its author."""
+
+
+class OutsiderLostError(OutsiderError):
+    """A federate from outside is silent, dead, or has left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Where and how long a federate from outside is waited for.
+
+    interface : own address that it can reach; port : of its broker, 0 for any free one; address : of a broker that is
+    there already, to take instead of an own one; join_s, answer_s : wall time
+    until it must have joined, and must have answered at an instant [s].
+    """
+
+    transport: str
+    key: str
+    interface: str = "127.0.0.1"
+    port: int = 0
+    join_s: float = 120.0
+    answer_s: float = 60.0
+    address: str = ""
 
 
 class Bus(Protocol):

@@ -14,6 +14,7 @@ from rich.text import Text
 _STYLE = {
     "starting": "yellow",
     "building": "yellow",
+    "awaiting": "bold yellow",
     "joining": "yellow",
     "listening": "dim",
     "waiting": "dim",

@@ -15,9 +15,18 @@ import msgspec
 PERIOD_S = 0.25
 
 State = Literal[
-    "starting", "building", "joining", "listening", "waiting", "deciding", "sending", "done", "failed"
+    "starting",
+    "building",
+    "awaiting",
+    "joining",
+    "listening",
+    "waiting",
+    "deciding",
+    "sending",
+    "done",
+    "failed",
 ]
-Kind = Literal["", "input", "operator", "clearing", "wiring", "bus"]
+Kind = Literal["", "input", "operator", "clearing", "wiring", "external", "bus"]
 
 
 class Beat(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

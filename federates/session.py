@@ -13,6 +13,7 @@ from voltier.federates.gridlabd_engine import check_gridlabd
 from voltier.federates.local import run_local
 from voltier.federates.mqtt import require_mqtt
 from voltier.federates.pace import Outward, attend, pace_of
+from voltier.federates.ports import Door
 from voltier.federates.progress import Watch, unwatched
 from voltier.federates.pulse import Beat, peak_memory_mb
 from voltier.federates.rehearsal import rehearse
@@ -36,13 +37,14 @@ def run_scenario(
     transport: str = "zmq",
     watch: Watch = unwatched,
     command: Sequence[str] | None = None,
+    doors: Mapping[str, Door] | None = None,
 ) -> Path:
     """Run a scenario into a new directory; return the directory, with tables, kpis.json and report.html in
     it.
 
-    However the run ends, its tables are readable as far as they were committed and the manifest says how it
-    ended. Raises InputError, FederationError, ClearingAborted, VoltierError for a
-    disk that fails, or what an operator raised.
+    doors : of the operators that programs from outside play, by name. However the run ends, its tables are
+    readable as far as they were committed and the manifest says how it ended. Raises InputError,
+    FederationError, ClearingAborted, VoltierError for a disk that fails, or what an operator raised.
     """
     if transport not in TRANSPORTS:
         remedy = f"take one of {', '.join(TRANSPORTS)}"
@@ -58,7 +60,7 @@ def run_scenario(
     check_gridlabd(scenario.feeder.engine)
     run = RunDirectory.create(path, scenario, command=command, transport=transport)
     try:
-        performance = _Meter(scenario, run, transport, watch).run()
+        performance = _Meter(scenario, run, transport, watch, doors or {}).run()
         join_tables(run)
         run.finish("done")
         write_kpis(run.path, performance)
@@ -112,7 +114,15 @@ def join_tables(run: RunDirectory) -> None:
 class _Meter:
     """Drives a run and measures it: set-up and wall time, time in decisions, memory."""
 
-    def __init__(self, scenario: Scenario, run: RunDirectory, transport: str, watch: Watch) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        run: RunDirectory,
+        transport: str,
+        watch: Watch,
+        doors: Mapping[str, Door],
+    ) -> None:
+        self._doors = doors
         self._scenario, self._run, self._transport, self._watch = scenario, run, transport, watch
         self._case = ScenarioCase(scenario)
         self._started = time.monotonic()
@@ -175,6 +185,7 @@ class _Meter:
             run_dir=self._run.path.resolve(),
             transport=self._transport,
             timeout_s=federation.timeout_s + pause_s,
+            doors=self._doors,
         )
         run_federation(launch, self._case, self._look)
 

@@ -23,7 +23,7 @@ LOG_LINES = 15
 # After the first bad news, so long is waited for the news that explains it [s].
 _EXPLAIN_S = 0.7
 _TERMINATE_S = 5.0
-_KIND_RANK = {"clearing": 1, "operator": 1, "input": 1, "wiring": 1, "": 2, "bus": 3}
+_KIND_RANK = {"external": 0, "clearing": 1, "operator": 1, "input": 1, "wiring": 1, "": 2, "bus": 3}
 
 
 @dataclass(slots=True)
@@ -118,6 +118,8 @@ class Supervisor:
     def check_silence(self, timeout_s: float, wiring: Wiring) -> None:
         """Raise FederationError if nobody has moved for timeout_s, saying who waits for whom."""
         running = [child for child in self.children.values() if child.process.poll() is None]
+        if any(child.beat.state == "awaiting" for child in running):
+            return  # somebody outside is waited for, under a time limit of its own
         if running and time.monotonic() - max(child.changed for child in running) > timeout_s:
             raise FederationError(
                 f"no federate has moved for {timeout_s:g} s\n{waiting_list(running, wiring)}"
@@ -167,6 +169,8 @@ class Supervisor:
 
     def _verdict(self, child: Child) -> VoltierError:
         code = child.process.poll()
+        if child.beat.kind == "external":
+            return FederationError(child.beat.text)  # it is said to the author of somebody else's program
         if child.beat.state == "failed":
             how = f"failed: {child.beat.text}"
         elif code is not None and code < 0:

@@ -33,6 +33,7 @@ from voltier.agents.messages import (
     Taps,
 )
 from voltier.agents.operator import Mail, Operator, Outbox, Rows
+from voltier.federates.part import ExternalPart
 from voltier.federates.ports import SOUND, Channel, Pacing
 from voltier.grid.errors import ClearingAborted
 
@@ -64,7 +65,7 @@ class ToyOperator:
     def __init__(self, name: str, settings: ToySettings) -> None:
         self.name, self._settings = name, settings
         self.role, _, shard = name.partition(".")
-        k = int(shard or 0)
+        self.shard = k = int(shard or 0)
         self.smo = np.array_split(np.arange(N_SMO), settings.shards)[k]
         n = settings.sma_per_smo
         self.sma = (
@@ -277,6 +278,14 @@ class ToyCase:
     def pacing(self) -> Pacing | None:
         """Follow the wall clock if the settings say so."""
         return None if self.settings.realtime is None else Pacing(self.settings.realtime)
+
+    def external_part(self, name: str) -> ExternalPart:
+        """Name the rows of a shard; the toy market goes on without its secondary operators."""
+        operator = ToyOperator(name, self.settings)
+        rows = {} if operator.sma is None else {"SmoBids>pmo": operator.smo.tolist()}
+        if operator.sma is not None:
+            rows[f"SmaSchedule>cmo.{operator.shard}"] = operator.sma.tolist()
+        return ExternalPart(facts={"smo": operator.smo.tolist()}, rows=rows, survives=operator.role == "smo")
 
 
 def case(config: Path) -> ToyCase:
