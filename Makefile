@@ -44,7 +44,7 @@ $(VENV)/ready: pyproject.toml constraints.txt
 
 # Independent solvers and simulators that tests compare with; a run needs none of them.
 $(VENV)/oracles: $(VENV)/ready
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,oracles]'
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,oracles,bulk]'
 	touch $@
 
 clean:

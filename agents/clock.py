@@ -15,6 +15,7 @@ offset  who                          reads                                    se
 3       cmo                          schedule, conditions, readings           injections, meters, next bids, set-points
 3       device (hardware)            set-points                               set-points to devices outside
 4       grid                         injections                               measurement, taps
+5       bulk (where there is one)    measurement                              -
 
 An SMO bids up in a minute with a primary clearing and sends its schedule at once in any other. The lag is therefore one
 minute from a bid to its use and from a measurement to the alarm it causes, and up to one primary period from an SMO's
@@ -41,6 +42,7 @@ OFFSET_S = {
     "cmo": 3,
     "device_instruct": 3,
     "grid": 4,
+    "bulk": 5,
 }
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from voltier.agents.clock import MINUTE_S
 from voltier.agents.messages import Index, Injections, Measurement, Taps
 from voltier.agents.operator import Mail, Outbox, Rows
+from voltier.grid.errors import FederationError, NotConvergedError
 from voltier.grid.feeder import Feeder
 from voltier.grid.flow.port import Flow, PowerFlow
 from voltier.grid.regulators import next_taps, regulators_above
@@ -23,6 +24,7 @@ class GridOperator:
 
     tap : (n_reg,) positions at the start. controlled : whether regulators act on line-drop compensation, or stay.
     areas : areas of the primary market that clear it in the primary operator's place, and so need the taps too
+    metered_by : operators beside the primary one that read the substation's meter.
     """
 
     name = "grid"
@@ -37,7 +39,9 @@ class GridOperator:
         v_min_pu: float,
         v_max_pu: float,
         areas: Sequence[str] = (),
+        metered_by: Sequence[str] = ("resilience",),
     ) -> None:
+        self._metered_by = ("pmo", *metered_by)
         self._feeder, self._engine, self._tap, self._controlled = feeder, engine, tap, controlled
         self._limits, self._tap_readers = (v_min_pu, v_max_pu), ("pmo", *areas)
         self._settled = False
@@ -47,16 +51,22 @@ class GridOperator:
         """Solve the minute's power flow on the injections received and report what the meters see."""
         t_s = now_s // MINUTE_S * MINUTE_S
         p_kw, q_kvar = self._gather([mail.body for mail in inbox if isinstance(mail.body, Injections)])
-        flow = self._engine.solve(p_kw, q_kvar, self._tap)
-        if self._controlled and not self._settled:
-            flow = self._settle(flow, p_kw, q_kvar)
+        try:
+            flow = self._engine.solve(p_kw, q_kvar, self._tap)
+            if self._controlled and not self._settled:
+                flow = self._settle(flow, p_kw, q_kvar)
+        except (NotConvergedError, FederationError) as error:
+            text = f"power flow of minute {t_s // MINUTE_S} (simulated second {t_s}): {error}"
+            raise type(error)(text) from error
         outbox = Outbox()
         measurement = Measurement(t_s=t_s, p_cc_kw=flow.p_cc_kw, q_cc_kvar=flow.q_cc_kvar)
-        outbox.mail += [Mail(self.name, to, measurement) for to in ("pmo", "resilience")]
+        outbox.mail += [Mail(self.name, to, measurement) for to in self._metered_by]
         taps = Taps(t_s=t_s, tap=self._tap)
         outbox.mail += [Mail(self.name, to, taps) for to in self._tap_readers]
         next_tap = next_taps(self._feeder, flow, self._tap) if self._controlled else self._tap
         self._record(t_s, flow, p_kw, q_kvar, outbox)
+        if flow.note:
+            outbox.rows.append(_event(t_s, "power-flow", flow.note))
         self._watch_limits(t_s, np.abs(flow.v_pu), next_tap, outbox)
         self._tap = next_tap
         return outbox
@@ -94,6 +104,8 @@ class GridOperator:
             "balance_error_kw": np.full(3, loss_kw.sum() - flow.loss_kw),
         }
         outbox.rows.append(Rows("substation", t_s, substation))
+        if len(self._tap):
+            outbox.rows.append(Rows("taps", t_s, {"tap": self._tap.astype(np.float64)}))
 
     def _watch_limits(self, t_s: int, v_pu: np.ndarray, next_tap: Index, outbox: Outbox) -> None:
         """Log an event when the set of nodes outside the voltage limits grows or empties."""

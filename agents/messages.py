@@ -185,7 +185,7 @@ class Injections(Message, frozen=True, tag=True, kw_only=True, eq=False):
 
 
 class Measurement(Message, frozen=True, tag=True, kw_only=True, eq=False):
-    """grid → resilience, pmo, every minute: injection of the feeder into the bulk grid by phase (import negative)."""
+    """grid → resilience, pmo, bulk, every minute: injection into the bulk grid by phase (import negative)."""
 
     p_cc_kw: Array
     q_cc_kvar: Array

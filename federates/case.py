@@ -6,7 +6,11 @@ from pathlib import Path
 
 from voltier.agents.clock import MarketClock
 from voltier.agents.operator import Operator, Rows
+from voltier.federates.gridlabd_engine import GRIDLABD, GridlabdFlow
 from voltier.federates.ports import Channel, Pacing, Sink
+from voltier.grid.feeder import Feeder
+from voltier.grid.flow.engines import engine
+from voltier.grid.flow.port import PowerFlow
 from voltier.scenarios.build import build_operator, operator_names, table_layouts
 from voltier.scenarios.built_case import market_clock
 from voltier.scenarios.results import TableWriter
@@ -29,7 +33,13 @@ class ScenarioCase:
             from voltier.federates.device_operator import build_device_operator
 
             return build_device_operator(self.scenario)
-        return build_operator(self.scenario, name)
+        return build_operator(self.scenario, name, make_engine=self._engine)
+
+    def _engine(self, name: str, feeder: Feeder) -> PowerFlow:
+        if name != GRIDLABD:
+            return engine(name, feeder)
+        # an attempt, a new start and a second attempt must end before the federation calls the grid silent
+        return GridlabdFlow(feeder, timeout_s=self.scenario.federation.timeout_s / 4.0)
 
     def market_clock(self) -> MarketClock:
         """Return the clock of the run."""

@@ -14,6 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from voltier.federates import exit_codes
+from voltier.federates.exchange_formats import exports, imports
 from voltier.federates.interruption import Interrupted, interruptible
 from voltier.federates.options import (
     HoursOption,
@@ -28,6 +29,7 @@ from voltier.federates.options import (
     overrides,
     refuse,
     require_run,
+    require_tables,
 )
 from voltier.federates.ports import DEFAULT_BUILDER
 from voltier.federates.studies import studies
@@ -40,11 +42,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     epilog="Exit codes: 0 done, 2 bad input, 3 a federate failed, 4 a clearing failed under policy abort, "
-    "130 interrupted.",
+    "5 a crosscheck beyond its limits, 130 interrupted.",
 )
 
 
 app.add_typer(studies)
+app.add_typer(exports)
+app.add_typer(imports)
 
 
 @app.callback(invoke_without_command=True)
@@ -95,11 +99,13 @@ def list_scenarios() -> None:
 @app.command()
 def validate(scenario: ScenarioArgument, override: SetOption = None) -> None:
     """Check a scenario and its data files, and tell every problem found."""
+    from voltier.federates.gridlabd_engine import check_gridlabd
     from voltier.scenarios.build import check_data
     from voltier.scenarios.schema import load_scenario
 
     case = load_scenario(scenario, override or [])
     check_data(case)
+    check_gridlabd(case.feeder.engine)
     typer.echo(f"{case.name}: no problems found")
 
 
@@ -122,27 +128,84 @@ def report(run_dir: Annotated[Path, typer.Argument(metavar="DIR", help="Run dire
 
 @app.command()
 def compare(
-    run_dirs: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Run directories.")],
-    out: Annotated[Path, typer.Option(help="Page to write.")] = Path("compare.html"),
+    run_dirs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DIR...", help="Run directories; of another tool, tables/NAME.parquet are enough."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Page to write; its key figures stand beside it as .csv.")] = Path(
+        "compare.html"
+    ),
 ) -> None:
-    """Set runs beside each other on one page; the first is the reference."""
+    """Set runs beside each other on one page; the first is the reference.
+
+    Key figures, net load, import, prices and voltages, the ranges of ANSI C84.1, thermal loading, interruptions and
+    bills. A run of another tool that has just the public tables (grid, substation, primary, secondary, system) is
+    compared as far as these go.
+
+    Example: voltier compare runs/AS-USUAL runs/HIERARCHY theirs --out compare.html
+    """
     from voltier.scenarios.report import write_comparison
 
     for run_dir in run_dirs:
-        require_run(run_dir)
+        require_tables(run_dir)
     typer.echo(write_comparison(run_dirs, out))
 
 
 @app.command()
-def export(
-    target: Annotated[str, typer.Argument(metavar="gridlabd|helics")],
-    scenario: ScenarioArgument,
-    out: Annotated[Path, typer.Argument(metavar="DIR")],
+def crosscheck(
+    run_dir: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Run directory, of any tool that writes the tables.")
+    ],
+    every: Annotated[
+        int | None,
+        typer.Option(
+            metavar="MINUTES",
+            help="Replay only every so many minutes; default: each, but every 15th in slow pandapower.",
+        ),
+    ] = None,
+    engines: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="Engines to replay in; default: all, and each must be installed."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Directory of the results; default DIR/crosscheck.")
+    ] = None,
+    scenario: Annotated[
+        str | None, typer.Option(help="Scenario that names feeder and limits; default: the run's own.")
+    ] = None,
+    quiet: QuietOption = False,
 ) -> None:
-    """Write a scenario for other tools (not built yet)."""
-    if target not in ("gridlabd", "helics"):
-        refuse("target", target, "take gridlabd or helics")
-    raise VoltierError(f"export {target} of {scenario} to {out} is not built yet; nothing was written")
+    """Replay a run in other power-flow engines and tell how far they are from it.
+
+    Injections and taps of each minute go through pandapower, OpenDSS, power-grid-model and GridLAB-D; a page, a CSV
+    and a JSON file compare voltages, losses and import with the run's. Ends with code 5 when an engine is beyond the
+    limits of the scenario's section crosscheck.
+
+    Example: voltier crosscheck runs/DAY --every 15 --engines opendss,power-grid-model
+    """
+    require_tables(run_dir)
+    from voltier.federates.gridlabd_engine import process_engines
+    from voltier.federates.show import console, counting, show_crosscheck
+    from voltier.scenarios.studies.crosscheck import crosscheck as check
+
+    folder = out or run_dir / "crosscheck"
+    names = None if engines is None else [name.strip() for name in engines.split(",") if name.strip()]
+    with counting(quiet=quiet) as progress, process_engines() as outside:
+        found = check(
+            run_dir,
+            folder,
+            engines=names,
+            every_min=every,
+            outside=outside,
+            scenario=scenario,
+            progress=progress,
+        )
+    if not quiet:
+        show_crosscheck(console, found, folder)
+    if not all(kpis["within_limits"] for kpis in found.values()):
+        raise typer.Exit(exit_codes.CROSSCHECK)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import platform
 import sys
 import tempfile
@@ -34,6 +35,7 @@ def examine() -> bool:
         "cone solver": _cone_solver,
         "quadratic solver": _quadratic_solver,
         "HELICS on the loopback": _loopback,
+        "GridLAB-D": _gridlabd,
         "a few simulated minutes": _trial,
     }
     found = [_check(name, check) for name, check in checks.items()]
@@ -99,6 +101,27 @@ def _loopback() -> str:
     broker = Broker("zmq", 1, "doctor", interface=LOOPBACK)
     broker.close()
     return f"a broker starts at {broker.address}"
+
+
+def _gridlabd() -> str:
+    """Solve the published load of a small feeder, and compare with OpenDSS."""
+    if importlib.util.find_spec("gridlabd") is None:
+        return 'not installed; feeder.engine: gridlabd needs pip install "voltier[gridlabd]"'
+    from voltier.federates.gridlabd_engine import GridlabdFlow
+    from voltier.grid.feeder import read_feeder
+    from voltier.grid.flow.opendss import OpenDssFlow
+
+    feeder = read_feeder("ieee13")
+    power = np.where(feeder.has_phase, -50.0, 0.0)
+    flow = GridlabdFlow(feeder)
+    theirs = flow.solve(power, power / 3.0, feeder.regulators.published_tap).v_pu
+    flow.close()
+    ours = OpenDssFlow(feeder).solve(power, power / 3.0, feeder.regulators.published_tap).v_pu
+    apart_pu = float(np.nanmax(np.abs(theirs - ours)))
+    # agreement is some 1e-7; a wrong reading of its values is off by far more
+    if not apart_pu < 1e-4:
+        raise RuntimeError(f"its voltages are {apart_pu:g} p.u. from those of OpenDSS")
+    return f"{version('gridlabd')} solves in a process of its own, {apart_pu:.0e} p.u. from OpenDSS"
 
 
 def _trial() -> str:

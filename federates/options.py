@@ -76,6 +76,16 @@ def require_run(path: Path) -> None:
         refuse("DIR", str(path), "this is no run directory; `voltier run` makes one")
 
 
+def require_tables(path: Path) -> None:
+    """Raise InputError for a directory that has no tables: a run of another tool may have no manifest."""
+    if not any((path / "tables").glob("**/*.parquet")) and not (path / "manifest.json").is_file():
+        refuse(
+            "DIR",
+            str(path),
+            "this is no run directory: it has no tables/NAME.parquet; `voltier run` makes one",
+        )
+
+
 def refuse(field: str, value: object, remedy: str) -> NoReturn:
     """Raise InputError for one argument."""
     raise InputError([Problem("command line", field, value, remedy)])

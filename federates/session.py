@@ -9,6 +9,7 @@ from pathlib import Path
 
 from voltier.agents.clock import MINUTE_S
 from voltier.federates.case import ScenarioCase
+from voltier.federates.gridlabd_engine import check_gridlabd
 from voltier.federates.local import run_local
 from voltier.federates.mqtt import require_mqtt
 from voltier.federates.pace import Outward, attend, pace_of
@@ -54,6 +55,7 @@ def run_scenario(
             "take zmq, tcp or inproc: HELICS disturbs the mail of primary.channel, and there is none here"
         )
         raise InputError([Problem("command line", "--transport", transport, remedy)])
+    check_gridlabd(scenario.feeder.engine)
     run = RunDirectory.create(path, scenario, command=command, transport=transport)
     try:
         performance = _Meter(scenario, run, transport, watch).run()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from voltier.federates.progress import ProgressLine, Watch, unwatched
@@ -25,6 +26,48 @@ def following(scenario: Scenario, *, quiet: bool) -> Iterator[Watch]:
         return
     with ProgressLine(console, scenario.name, scenario.end_s) as line:
         yield line
+
+
+@contextmanager
+def saying(name: str, *, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """Show what a study says it is doing while the context lasts, on a terminal only."""
+    if quiet or not console.is_terminal:
+        yield lambda text: None
+        return
+    with console.status(f"[bold]{name}[/bold]") as status:
+        yield lambda text: status.update(f"[bold]{name}[/bold]  {text}")
+
+
+@contextmanager
+def counting(*, quiet: bool) -> Iterator[Callable[[str, int], Callable[[], None]]]:
+    """Show a bar for each part of a long work, on a terminal only; see scenarios.studies.crosscheck.Progress."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as bars:
+
+        def begin(name: str, steps: int) -> Callable[[], None]:
+            task = bars.add_task(name, total=steps)
+            return lambda: bars.advance(task)
+
+        yield begin
+
+
+def show_crosscheck(to: Console, found: Mapping[str, Mapping[str, object]], folder: Path) -> None:
+    """Print how far each engine is from the run."""
+    columns = {
+        "largest Δ|v| [p.u.]": "voltage.max_difference_pu",
+        "at": "voltage.worst_node",
+        "losses [%]": "losses.difference_percent",
+        "import [%]": "import.difference_percent",
+        "[s]": "solve_s",
+    }
+    table = Table("engine", "limits", *columns, box=None, pad_edge=False, header_style="bold")
+    for column in table.columns:
+        column.no_wrap = True
+    for name, kpis in found.items():
+        verdict = "within" if kpis["within_limits"] else "[red]beyond[/red]"
+        table.add_row(name, verdict, *(readable(kpis.get(key), "") for key in columns.values()))
+    to.print(table)
+    to.print(f"\npage    {folder / 'crosscheck.html'}", soft_wrap=True)
 
 
 def show_result(to: Console, run_dir: Path) -> None:

@@ -88,6 +88,7 @@ ROUTES = (
     Route("pmo", "smo", PrimarySchedule),
     Route("pmo", "resilience", ImportSchedule),
     Route("grid", "resilience", Measurement, "publication"),
+    Route("grid", "bulk", Measurement, "publication"),
     # The primary operator meters a whole period: it needs every minute, not the newest.
     Route("grid", "pmo", Measurement),
     Route("grid", "pmo", Taps, "publication"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from voltier.agents.attacker import Attacker, GeneratorAttack
@@ -9,6 +11,9 @@ from voltier.agents.operator import Operator
 from voltier.agents.population import Population
 from voltier.agents.smo import SmoRows
 from voltier.grid.errors import FederationError, InputError, Problem
+from voltier.grid.feeder import Feeder
+from voltier.grid.flow.engines import engine
+from voltier.grid.flow.port import PowerFlow
 from voltier.scenarios.build_hardware import outside_of
 from voltier.scenarios.build_primary import area_names, areas_of, build_area, build_pmo, phase_nodes
 from voltier.scenarios.built_case import BuiltCase, built_case, market_clock, start_taps
@@ -16,31 +21,45 @@ from voltier.scenarios.inputs import conditions
 from voltier.scenarios.schema import Scenario
 from voltier.scenarios.tables import TableLayout, layout
 
-ROLES = ("wholesale", "resilience", "smo", "area", "pmo", "cmo", "grid")
+ROLES = ("wholesale", "resilience", "smo", "area", "pmo", "cmo", "grid", "bulk")
 
 
 def operator_names(scenario: Scenario) -> list[str]:
     """Name every operator of a run: "wholesale", "resilience", "smo.0" ..., "pmo", "cmo.0" ..., "grid".
 
-    With a federated primary market there are "area.0" ... too; with devices outside "device", which the shell builds.
+    With a federated primary market there are "area.0" ... too, with a transmission grid "bulk",
+    with devices outside "device", which the shell builds.
     """
     shards = range(scenario.federation.shards)
     smos, cmos = [f"smo.{k}" for k in shards], [f"cmo.{k}" for k in shards]
+    bulk = [] if scenario.bulk is None else ["bulk"]
     outside = ["device"] if scenario.hardware else []
-    return ["wholesale", "resilience", *smos, *area_names(scenario), "pmo", *cmos, "grid", *outside]
+    return ["wholesale", "resilience", *smos, *area_names(scenario), "pmo", *cmos, "grid", *bulk, *outside]
 
 
-def build_operator(scenario: Scenario, name: str) -> Operator:
-    """Build one operator by its name. Raises FederationError for a name the scenario does not have."""
+def build_operator(
+    scenario: Scenario, name: str, *, make_engine: Callable[[str, Feeder], PowerFlow] = engine
+) -> Operator:
+    """Build one operator by its name. Raises FederationError for a name the scenario does not have.
+
+    make_engine : makes the power flow of a name and a feeder; from above, it may know engines that run as processes
+    """
     if name not in operator_names(scenario):
         raise FederationError(f"no operator {name!r} here; there are: {', '.join(operator_names(scenario))}")
     role, _, shard = name.partition(".")
+    if role == "grid":
+        return _grid(scenario, make_engine)
     return _BUILDERS[role](scenario, int(shard or 0))
 
 
 def population_of(scenario: Scenario) -> Population:
     """Return the houses, agents and operators that the scenario draws."""
     return built_case(scenario).population
+
+
+def feeder_of(scenario: Scenario) -> Feeder:
+    """Return the scenario's feeder."""
+    return built_case(scenario).feeder
 
 
 def table_layouts(scenario: Scenario) -> dict[str, TableLayout]:
@@ -54,6 +73,8 @@ def table_layouts(scenario: Scenario) -> dict[str, TableLayout]:
     primary_parties = (*population.smo_name, *generators, "pmo", "bulk")
     secondary_parties = (*population.sma_name, *population.smo_name)
     nodes = {"bus": tuple(feeder.bus[i] for i in bus), "phase": tuple("abc"[k] for k in phase)}
+    regulators = feeder.regulators
+    regulated = {"regulator": regulators.name, "phase": tuple("abc"[k] for k in regulators.phase.tolist())}
     by_phase = scenario.primary.formulation == "current_injection" and scenario.design != "no_market"
     return {
         "primary": layout("primary", bus=tuple(feeder.bus[i] for i in population.smo_bus)),
@@ -72,10 +93,12 @@ def table_layouts(scenario: Scenario) -> dict[str, TableLayout]:
             market=("secondary",) * len(secondary_parties) + ("primary",) * len(primary_parties),
             party=(*secondary_parties, *primary_parties),
         ),
+        **({"taps": layout("taps", **regulated)} if regulators.name else {}),
         **({"dlmp": layout("dlmp", **nodes)} if by_phase else {}),
         **({"areas": layout("areas")} if scenario.primary.transport == "federated" else {}),
         **({"hardware": _hardware_layout(scenario)} if scenario.hardware else {}),
         **({"realtime": layout("realtime")} if scenario.federation.realtime else {}),
+        **({} if scenario.bulk is None else {"bulk": layout("bulk", area=("1", "2"))}),
     }
 
 
@@ -94,6 +117,10 @@ def check_data(scenario: Scenario) -> None:
     case = built_case(scenario)
     _ = case.shard_smos
     conditions(scenario)
+    if scenario.bulk is not None:
+        from voltier.grid.kundur import require_andes
+
+        require_andes()
     if scenario.primary.formulation == "current_injection":
         phase_nodes(case)
     _check_cut_areas(scenario)
@@ -246,20 +273,27 @@ def _cmo(scenario: Scenario, k: int) -> Operator:
     return ConsumerOperator(k, part, case.profiles_kw, rules, iot, scenario.seed, outside)
 
 
-def _grid(scenario: Scenario, _: int) -> Operator:
+def _grid(scenario: Scenario, make_engine: Callable[[str, Feeder], PowerFlow]) -> Operator:
     from voltier.agents.grid import GridOperator
-    from voltier.grid.flow.engines import engine
 
     feeder = built_case(scenario).feeder
     return GridOperator(
         feeder,
-        engine(scenario.feeder.engine, feeder),
+        make_engine(scenario.feeder.engine, feeder),
         start_taps(scenario, feeder),
         controlled=scenario.feeder.regulators == "controlled",
         v_min_pu=scenario.feeder.v_min_pu,
         v_max_pu=scenario.feeder.v_max_pu,
         areas=area_names(scenario),
+        metered_by=("resilience",) if scenario.bulk is None else ("resilience", "bulk"),
     )
+
+
+def _bulk(scenario: Scenario, _: int) -> Operator:
+    from voltier.agents.bulk import BulkOperator
+
+    assert scenario.bulk is not None and scenario.bulk_start_s is not None
+    return BulkOperator(scenario.bulk.copies, scenario.bulk_start_s)
 
 
 _BUILDERS = {
@@ -269,5 +303,5 @@ _BUILDERS = {
     "area": build_area,
     "pmo": build_pmo,
     "cmo": _cmo,
-    "grid": _grid,
+    "bulk": _bulk,
 }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from voltier.agents.operator import Operator
+from voltier.agents.randomness import stream
 from voltier.scenarios.built_case import BuiltCase, built_case, market_clock, start_taps
 from voltier.scenarios.schema import Scenario
 
@@ -44,13 +45,14 @@ def build_area(scenario: Scenario, k: int) -> Operator:
     """Build the k-th area of a federated primary market."""
     from voltier.agents.area import AreaOperator
     from voltier.market.primary.distributed.area_market import AreaMarket
-    from voltier.market.primary.distributed.options import Options
+    from voltier.market.primary.distributed.options import Options, StoppingRule
 
+    # Areas judge in passing, so they look often; what masks their momentum is drawn from a seed of their own.
+    seed = int(stream(scenario.seed, "area", k).integers(2**62))
+    options = Options(seed=seed, stop=StoppingRule(look_every=10))
     case, areas = built_case(scenario), areas_of(scenario)
     smo_bus = case.population.smo_bus
-    market = AreaMarket(
-        case.feeder, _balanced(case), smo_bus, areas, k, scenario.primary.solver, Options(seed=scenario.seed)
-    )
+    market = AreaMarket(case.feeder, _balanced(case), smo_bus, areas, k, scenario.primary.solver, options)
     return AreaOperator(market, area_names(scenario), _primary_rules(scenario), market_clock(scenario))
 
 

@@ -22,8 +22,9 @@ from voltier.scenarios.schema import Scenario, dump_scenario, load_scenario
 Status = Literal["running", "done", "failed", "aborted", "interrupted"]
 
 PACKAGES = (
-    "voltier", "clarabel", "cvxpy", "helics", "mesa", "msgspec", "numba", "numpy", "opendssdirect.py",
-    "pandapower", "piqp", "plotly", "pvlib", "pyarrow", "pydantic", "scipy", "simpy",
+    "voltier", "andes", "clarabel", "cvxpy", "gridlabd", "helics", "mesa", "msgspec", "numba", "numpy",
+    "opendssdirect.py", "pandapower", "piqp", "plotly", "power-grid-model", "pvlib", "pyarrow", "pydantic", "scipy",
+    "simpy",
 )  # fmt: skip
 _SECONDARY_SOLVER = "water filling, compiled"
 _PRIMARY_SOLVERS = {

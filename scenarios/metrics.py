@@ -8,19 +8,23 @@ from typing import Any
 
 import numpy as np
 
+from voltier.grid.feeder import read_feeder
 from voltier.scenarios.manifest import RunDirectory
 from voltier.scenarios.metrics_attack import attack_kpis
+from voltier.scenarios.metrics_bulk import bulk_kpis
 from voltier.scenarios.metrics_hardware import hardware_kpis, realtime_kpis
 from voltier.scenarios.metrics_household import flexibility_kpis, household_kpis
-from voltier.scenarios.metrics_physical import generation_kw, load_kw
+from voltier.scenarios.metrics_interruptions import customers_at, interruption_kpis
+from voltier.scenarios.metrics_loading import loading, loading_kpis
+from voltier.scenarios.metrics_physical import MINUTE_H, generation_kw, load_kw, substation_kpis
 from voltier.scenarios.metrics_voltage import voltage_kpis
+from voltier.scenarios.metrics_welfare import sma_bill_kpis, welfare_kpis
 from voltier.scenarios.panels import Array, Block, read_block
 from voltier.scenarios.results import read_table, table_names
 from voltier.scenarios.schema import Scenario
 
 Kpis = dict[str, float | int | None]
 
-MINUTE_H = 1.0 / 60.0
 _PRICE_PARTS = ("energy", "loss", "voltage", "congestion", "regulation")
 
 
@@ -45,7 +49,7 @@ def compute_kpis(run_dir: Path, scenario: Scenario) -> Kpis:
         name: read_block(run_dir, name)
         for name in (
             "grid", "substation", "primary", "secondary", "consumer", "devices", "system",
-            "settlement", "secondary_clearings", "consumer_clearings", "dlmp",
+            "settlement", "secondary_clearings", "consumer_clearings", "dlmp", "bulk",
         )
     }  # fmt: skip
     kpis: Kpis = {}
@@ -58,8 +62,13 @@ def compute_kpis(run_dir: Path, scenario: Scenario) -> Kpis:
     kpis |= _prices(blocks["primary"], blocks["secondary"], blocks["system"])
     kpis |= _phase_prices(blocks["dlmp"])
     kpis["prices.retail_usd_per_kwh"] = scenario.wholesale.retail_usd_per_kwh
-    if blocks["grid"] is not None:
-        kpis |= voltage_kpis(blocks["grid"], (scenario.feeder.v_min_pu, scenario.feeder.v_max_pu))
+    grid = blocks["grid"]
+    if grid is not None:
+        kpis |= voltage_kpis(grid, (scenario.feeder.v_min_pu, scenario.feeder.v_max_pu))
+        kpis |= interruption_kpis(grid, customers_at(grid, scenario))
+        kpis |= _loading(run_dir, scenario)
+    kpis |= welfare_kpis(blocks["system"], blocks["substation"])
+    kpis |= sma_bill_kpis(blocks["settlement"], blocks["secondary"])
     kpis |= _scores(blocks["secondary"])
     kpis |= _settlement(blocks["settlement"])
     kpis |= _clearings(run_dir)
@@ -69,21 +78,13 @@ def compute_kpis(run_dir: Path, scenario: Scenario) -> Kpis:
     kpis |= _lower_clearings(blocks["secondary_clearings"], blocks["consumer_clearings"])
     kpis |= _events(run_dir)
     kpis |= attack_kpis(run_dir, scenario, blocks)
+    kpis |= bulk_kpis(blocks["bulk"], scenario)
     return kpis
 
 
 def _energy(grid: Block | None, substation: Block | None, primary: Block | None, scenario: Scenario) -> Kpis:
     """Energy over the run; load is what consumers draw net of their own PV and batteries."""
-    kpis: Kpis = {}
-    if substation is not None:
-        import_kw = -substation.sum("p_kw")
-        loss_kw = substation.sum("loss_kw")
-        kpis["energy.import_kwh"] = _kwh(np.maximum(import_kw, 0.0))
-        kpis["energy.export_kwh"] = _kwh(np.maximum(-import_kw, 0.0))
-        kpis["energy.peak_import_kw"] = float(import_kw.max())
-        kpis["losses.energy_kwh"] = _kwh(loss_kw)
-        kpis["balance.max_error_kw"] = float(np.abs(substation["balance_error_kw"]).max())
-        kpis["losses.max_kw"] = float(loss_kw.max())
+    kpis: Kpis = {} if substation is None else substation_kpis(substation)
     if grid is not None:
         kpis["energy.load_kwh"] = _kwh(load_kw(grid, primary, scenario))
         if scenario.generators:
@@ -139,6 +140,12 @@ def _phase_prices(dlmp: Block | None) -> Kpis:
     kpis["prices.mean_phase_spread_usd_per_kwh"] = float(spread.mean())
     kpis["prices.max_phase_spread_usd_per_kwh"] = float(spread.max())
     return kpis
+
+
+def _loading(run_dir: Path, scenario: Scenario) -> Kpis:
+    """Thermal loading; none where the tables do not hold the whole feeder."""
+    found = loading(run_dir, read_feeder(scenario.feeder.name))
+    return {} if isinstance(found, str) else loading_kpis(found)
 
 
 def _scores(secondary: Block | None) -> Kpis:

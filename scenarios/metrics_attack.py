@@ -22,6 +22,11 @@ MITIGATED_S = 1800
 """Length at most of the window at the end of the attack [s]. Load between two clearings cannot be foreseen, and answers
 follow it by one period: over a quarter of an hour that alone may leave 1 % of the import, over half an hour 0.5 %."""
 
+RECOVERED_SHARE = 0.02
+"""Distance of the import from its mean before the attack, as a share of it, within which it has recovered."""
+SMOOTHED_MIN, HELD_MIN = 5, 15
+"""Minutes over which import is averaged, and for which it must stay recovered."""
+
 
 def attack_kpis(run_dir: Path, scenario: Scenario, blocks: Mapping[str, Block | None]) -> Kpis:
     """Compare the quarter of an hour before the attack, the attack until its answer, and its last half hour.
@@ -53,9 +58,36 @@ def attack_kpis(run_dir: Path, scenario: Scenario, blocks: Mapping[str, Block | 
             cost = _mean_within(system.t_s, system["cost_usd_per_h"][:, 0], window)
             kpis[f"attack.cost_{state}_usd_per_h"] = cost
     kpis |= _differences(kpis)
+    import_kw = -substation.sum("p_kw")[:n]
+    kpis["attack.time_to_recover_min"] = time_to_recover_min(t_s, import_kw, windows["before"])
     if "mitigated" in windows:
         kpis |= _who_curtails(blocks, windows["before"], windows["mitigated"])
     return kpis
+
+
+def time_to_recover_min(t_s: NDArray[np.int64], import_kw: Array, before: Window) -> float | None:
+    """Return the minutes from the attack to the import's recovery; None where a run ends without.
+
+    t_s, import_kw : (n_t,) minute by minute ; before : window before the attack, which begins at its end
+
+    Recovered is the first minute from which the import, averaged over five minutes, stays within 2 % of its mean
+    before the attack for a quarter of an hour. An attack that ends by itself ends in a recovery too.
+    """
+    level = _mean_within(t_s, import_kw, before)
+    later = import_kw[t_s >= before[1]]
+    if level is None or len(later) < HELD_MIN:
+        return None
+    smooth = np.convolve(later, np.full(SMOOTHED_MIN, 1.0 / SMOOTHED_MIN), mode="valid")
+    inside = np.abs(smooth - level) <= RECOVERED_SHARE * abs(level)
+    length = HELD_MIN - SMOOTHED_MIN + 1
+    held = np.convolve(inside, np.ones(length), mode="valid") > length - 0.5
+    # What is inside in the first minutes has not left yet, unless it never leaves.
+    left = np.flatnonzero(~inside)
+    begins = np.flatnonzero(held)
+    if not len(left):
+        return 0.0
+    begins = begins[begins > left[0]]
+    return float(begins[0]) if len(begins) else None
 
 
 def attack_windows(

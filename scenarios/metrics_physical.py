@@ -1,4 +1,4 @@
-"""What was really drawn and generated, whatever the operators' meters heard of it."""
+"""What was really drawn, generated, imported and lost, whatever the operators' meters heard of it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,24 @@ from numpy.typing import NDArray
 
 from voltier.scenarios.panels import Array, Block
 from voltier.scenarios.schema import Scenario
+
+Kpis = dict[str, float | int | None]
+
+MINUTE_H = 1.0 / 60.0
+
+
+def substation_kpis(substation: Block) -> Kpis:
+    """Return import, export, peak and losses; balance.max_error_kw where the table has its column."""
+    import_kw, loss_kw = -substation.sum("p_kw"), substation.sum("loss_kw")
+    kpis: Kpis = {
+        "energy.import_kwh": float(np.maximum(import_kw, 0.0).sum() * MINUTE_H),
+        "energy.export_kwh": float(np.maximum(-import_kw, 0.0).sum() * MINUTE_H),
+        "energy.peak_import_kw": float(import_kw.max()),
+        "losses.energy_kwh": float(loss_kw.sum() * MINUTE_H),
+    }
+    if "balance_error_kw" in substation.values:
+        kpis["balance.max_error_kw"] = float(np.abs(substation["balance_error_kw"]).max())
+    return kpis | {"losses.max_kw": float(loss_kw.max())}
 
 
 def generation_kw(primary: Block | None, scenario: Scenario, t_s: NDArray[np.int64]) -> Array:

@@ -67,7 +67,9 @@ def unbalance(v_pu: Array) -> Array:
 
 
 def _unbalance_kpis(grid: Block) -> Kpis:
-    """Figures of all three-phase buses and minutes; none where the feeder has no such bus."""
+    """Figures of all three-phase buses and minutes; none where there is no such bus, or no phases in the table."""
+    if "phase" not in grid.keys:
+        return {}
     value = unbalance(by_phase(grid))
     value = value[np.isfinite(value)]
     if not value.size:

@@ -157,6 +157,9 @@ def read_table(run_dir: Path | str, name: str) -> pa.Table:
     except FileNotFoundError:
         # The run was finalised between the look and the reading.
         return pq.read_table(final)
+    except pa.ArrowInvalid as error:
+        remedy = f"the file cannot be read as parquet ({error}); copy or make it again"
+        raise InputError([Problem(str(run_dir), "table", name, remedy)]) from error
     known = ", ".join(table_names(run_dir)) or "no table at all"
     raise InputError([Problem(str(run_dir), "table", name, f"nothing is committed; this run has {known}")])
 

@@ -8,12 +8,14 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
+from voltier.scenarios.schema_bulk import BulkSection
 from voltier.scenarios.schema_hardware import HardwareSection
 from voltier.scenarios.schema_primary import ChannelSection, PrimarySection, WeightsSection
 from voltier.scenarios.schema_sections import (
     MINUTE_S,
     AttackSection,
     ConsumerSection,
+    CrosscheckSection,
     Design,
     FederationSection,
     FeederSection,
@@ -30,6 +32,7 @@ from voltier.scenarios.schema_sections import (
 )
 
 DAY_S = 86_400
+_BULK_BEFORE_ATTACK_S = 900
 
 
 def _midnight(value: Any) -> Any:
@@ -73,12 +76,14 @@ class Scenario(Section):
     scores: ScoresSection = ScoresSection()
     resilience: ResilienceSection = ResilienceSection()
     attack: Annotated[AttackSection | None, Field(description="none: nobody attacks")] = None
+    bulk: Annotated[BulkSection | None, Field(description="none: no transmission grid")] = None
     iot: IotSection = IotSection()
     federation: FederationSection = FederationSection()
     hardware: Annotated[
         HardwareSection | None, Field(description="devices outside, in the loop; none: all are simulated")
     ] = None
     recording: RecordingSection = RecordingSection()
+    crosscheck: CrosscheckSection = CrosscheckSection()
     inputs: InputsSection = InputsSection()
 
     @property
@@ -102,6 +107,15 @@ class Scenario(Section):
         assert start_s is not None
         return start_s, end_s
 
+    @property
+    def bulk_start_s(self) -> int | None:
+        """Simulated second at which the transmission grid's records begin; None without one."""
+        if self.bulk is None:
+            return None
+        if self.bulk.start is not None:
+            return self.simulated_s(self.bulk.start)
+        return 0 if self.attack_window_s is None else max(self.attack_window_s[0] - _BULK_BEFORE_ATTACK_S, 0)
+
     def simulated_s(self, clock_time: str, after_s: int | None = None) -> int:
         """Return the first simulated second, later than after_s if given, at which clocks show "HH:MM"."""
         hours, minutes = clock_time.split(":")
@@ -118,7 +132,12 @@ class Scenario(Section):
     @model_validator(mode="after")
     def _periods_divide(self) -> Self:
         wrong = [*_wrong_length(self), *_wrong_periods(self), *_wrong_engine(self), *_wrong_attack(self)]
-        wrong += [*_wrong_formulation(self), *_wrong_transport(self), *_wrong_hardware(self)]
+        wrong += [
+            *_wrong_formulation(self),
+            *_wrong_transport(self),
+            *_wrong_bulk(self),
+            *_wrong_hardware(self),
+        ]
         if wrong:
             # One error of many lines; schema_problems takes it apart into one problem a line.
             raise ValueError("\n".join(f"{field}|{value}|{remedy}" for field, value, remedy in wrong))
@@ -172,7 +191,7 @@ def _wrong_engine(scenario: Scenario) -> list[tuple[str, object, str]]:
         return []
     remedy = (
         "set feeder.regulators to neutral, or feeder.engine to opendss: taps move each phase by itself, "
-        "and pandapower-three-phase has one ratio for all three"
+        "and pandapower-three-phase averages the impedances that they scale"
     )
     return [("feeder.regulators", feeder.regulators, remedy)]
 
@@ -223,6 +242,15 @@ def _wrong_hardware(scenario: Scenario) -> list[tuple[str, object, str]]:
         return []
     remedy = "give --realtime, or leave the section hardware out: real devices follow the wall clock"
     return [("federation.realtime", None, remedy)]
+
+
+def _wrong_bulk(scenario: Scenario) -> list[tuple[str, object, str]]:
+    start_s = scenario.bulk_start_s
+    if start_s is None or start_s < scenario.end_s:
+        return []
+    assert scenario.bulk is not None
+    shown = f"{scenario.start:%H:%M} to {scenario.end:%H:%M}"
+    return [("bulk.start", scenario.bulk.start, f"it must start within the run, {shown}")]
 
 
 def _wrong_attack(scenario: Scenario) -> list[tuple[str, object, str]]:

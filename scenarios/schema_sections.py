@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 Design = Literal["hierarchical", "primary_only", "no_market"]
 Policy = Literal["hold", "relax", "abort"]
-Engine = Literal["opendss", "pandapower-balanced", "pandapower-three-phase"]
+Engine = Literal["opendss", "gridlabd", "pandapower-balanced", "pandapower-three-phase", "power-grid-model"]
 
 MINUTE_S = 60
 
@@ -331,6 +331,25 @@ class RecordingSection(Section):
     )
     settlement_period_s: Annotated[PeriodS, Field(description="between settlements [s]")] = 300
     commit_period_s: Annotated[PeriodS, Field(description="between commits of the tables to disk [s]")] = 1800
+
+
+class CrosscheckSection(Section):
+    """How far `voltier crosscheck` lets another power-flow engine be from the run; beyond, it ends with a code."""
+
+    v_pu: Annotated[
+        Positive, Field(description="largest difference of voltage magnitude at any node and minute [pu]")
+    ] = 1e-3
+    sequence_v_pu: Annotated[
+        Positive,
+        Field(description="the same for engines that take every line for a transposed one (pandapower) [pu]"),
+    ] = 1e-2
+    loss_percent: Annotated[
+        Positive, Field(description="difference of the energy lost, in per cent of the run's [%]")
+    ] = 1.0
+    import_percent: Annotated[
+        Positive,
+        Field(description="largest difference of import in any minute, in per cent of the run's peak [%]"),
+    ] = 0.5
 
 
 class InputsSection(Section):

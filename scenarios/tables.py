@@ -126,6 +126,18 @@ TABLES: Mapping[str, TableSpec] = MappingProxyType(
         # Injection into the bulk grid by phase (import negative); loss_kw closes each phase's balance.
         # balance_error_kw: their sum less the engine's own count of the losses, same on each row.
         "substation": TableSpec(_numbers("p_kw", "q_kvar", "loss_kw", "balance_error_kw"), ("phase",)),
+        # One row for each regulated phase and minute: position with which the minute's power flow was solved.
+        "taps": TableSpec({"tap": INTEGER}, ("regulator", "phase")),
+        # One row for each area of the transmission grid and second: mean frequency and its extremes, its rate of change
+        # over half a second where that is largest, generation, load, flow out over the tie lines; feeder: the load that
+        # is copies of the feeder, in area 2 alone.
+        "bulk": TableSpec(
+            _numbers(
+                "frequency_hz", "frequency_min_hz", "frequency_max_hz", "rocof_hz_per_s", "generation_mw",
+                "load_mw", "export_mw", "feeder_mw",
+            ),
+            ("area",),
+        ),
         # One row for each primary period: conditions, import as planned and as metered, cost as it was.
         "system": TableSpec(
             _numbers(

@@ -37,6 +37,8 @@ class OpenDssFlow:
     def __init__(self, feeder: Feeder, *, spot_loads: bool = False) -> None:
         self._feeder = feeder
         self._dss = dss.NewContext()
+        # The tool would take the whole process back to the directory it was loaded in.
+        self._dss.Basic.AllowChangeDir(False)
         self._lib = self._dss.dss_lib
         self._bus = merged_buses(feeder)
         self._fed = reached(feeder)

@@ -25,6 +25,7 @@ class Flow:
     loss_kw : series losses of the feeder [kW]
     i_regulator_a : (n_reg,) complex current through each regulator towards to_bus, at to_bus [A]
     converged : whether the engine met its tolerance
+    note : what an observer should know of how this solution came about, "" where nothing was out of the ordinary
     """
 
     v_pu: Complex
@@ -33,6 +34,7 @@ class Flow:
     loss_kw: float
     i_regulator_a: Complex
     converged: bool
+    note: str = ""
 
 
 class PowerFlow(Protocol):

@@ -92,6 +92,22 @@ def read_gridlabd(
     with file, line, object, property and remedy: syntax, missing includes and references, repeated names, values,
     properties and classes that are not supported (houses, triplex lines, players, schedules, generators).
     """
+    circuit = read_glm_circuit(path).circuit
+    return assemble(circuit, s_base_kva=s_base_kva, v_min_pu=v_min_pu, v_max_pu=v_max_pu)
+
+
+@dataclass(frozen=True, slots=True)
+class GlmCircuit:
+    """The circuit of a model, and where it comes from. objects : in file order ; bus_of : key of a node → its bus"""
+
+    circuit: Circuit
+    values: Values
+    objects: tuple[GlmObject, ...]
+    bus_of: dict[str, str]
+
+
+def read_glm_circuit(path: Path) -> GlmCircuit:
+    """Read a model as read_gridlabd does, in siemens, volt and watt, without joining it to a network."""
     model = parse_glm(Path(path))
     problems: list[Problem] = []
     reading = _Reading(Path(path).name, Values(model.objects, problems))
@@ -122,7 +138,7 @@ def read_gridlabd(
         links=reading.links,
         draws=reading.draws,
     )
-    return assemble(circuit, s_base_kva=s_base_kva, v_min_pu=v_min_pu, v_max_pu=v_max_pu)
+    return GlmCircuit(circuit, reading.values, tuple(model.objects), reading.bus_of)
 
 
 def _check_classes(model: GlmModel, problems: list[Problem]) -> None:

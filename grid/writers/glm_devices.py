@@ -17,41 +17,64 @@ NEXT = {0: "AB", 1: "BC", 2: "CA"}
 def regulator_objects(model: GlmFeeder, tap: Index) -> Iterator[str]:
     """Write regulators at fixed taps; rows between the same buses and with the same steps are one object."""
     regulators = model.feeder.regulators
+    for name, rows in regulator_rows(model).items():
+        yield _regulator_configuration(model, tap, rows, f"{name}_configuration")
+        yield block(
+            "regulator",
+            {
+                "name": name,
+                "phases": "".join(sorted("ABC"[regulators.phase[k]] for k in rows)),
+                "from": model.name[regulators.from_bus[rows[0]]],
+                "to": model.name[regulators.to_bus[rows[0]]],
+                "configuration": f"{name}_configuration",
+            },
+        )
+
+
+def regulator_rows(model: GlmFeeder) -> dict[str, list[int]]:
+    """Give the regulators of the model by name, each with its rows in the regulator table; unfed rows are left out."""
+    regulators, found = model.feeder.regulators, dict[str, list[int]]()
     for gang in gangs(model.feeder):
-        near, far = int(regulators.from_bus[gang[0]]), int(regulators.to_bus[gang[0]])
-        fed = [k for k in gang if model.fed[near, regulators.phase[k]]]
-        steps = dict.fromkeys((float(regulators.tap_step_pu[k]), int(regulators.max_tap[k])) for k in fed)
-        for step, most in steps:
-            rows = [k for k in fed if (regulators.tap_step_pu[k], regulators.max_tap[k]) == (step, most)]
-            name = clean("regulator", regulators.name[rows[0]], rows[0])
-            yield _regulator_configuration(model, tap, rows, f"{name}_configuration")
-            yield block(
-                "regulator",
-                {
-                    "name": name,
-                    "phases": "".join(sorted("ABC"[regulators.phase[k]] for k in rows)),
-                    "from": model.name[near],
-                    "to": model.name[far],
-                    "configuration": f"{name}_configuration",
-                },
-            )
+        near = int(regulators.from_bus[gang[0]])
+        alike: dict[tuple[float, ...], list[int]] = {}
+        for k in (k for k in gang if model.fed[near, regulators.phase[k]]):
+            alike.setdefault(_relay(model, k), []).append(k)
+        found |= {clean("regulator", regulators.name[rows[0]], rows[0]): rows for rows in alike.values()}
+    return found
+
+
+def _relay(model: GlmFeeder, k: int) -> tuple[float, ...]:
+    """Give what one object has once for its phases; the last is the phase sensed, -1 for each its own."""
+    regulators = model.feeder.regulators
+    names = ("tap_step_pu", "max_tap", "v_set_v", "bandwidth_v", "pt_ratio", "ct_primary_a")
+    ends = (regulators.from_bus == regulators.from_bus[k]) & (regulators.to_bus == regulators.to_bus[k])
+    single = bool((regulators.sensed_phase == regulators.phase)[ends].all())
+    sensed = -1.0 if single else float(regulators.sensed_phase[k])
+    return (*(float(getattr(regulators, name)[k]) for name in names), sensed)
 
 
 def _regulator_configuration(model: GlmFeeder, tap: Index, rows: list[int], name: str) -> str:
-    """Write taps and steps; GridLAB-D asks for the band of the relay too, which MANUAL control does not use."""
+    """Write taps and steps, and the relay's settings, which MANUAL control does not use."""
     regulators, first = model.feeder.regulators, rows[0]
-    most = int(regulators.max_tap[first])
-    band_v = {
-        "band_center": float(regulators.v_set_v[first] * regulators.pt_ratio[first]),
-        "band_width": float(regulators.bandwidth_v[first] * regulators.pt_ratio[first]),
+    most, sensed = int(regulators.max_tap[first]), int(_relay(model, first)[-1])
+    settings = {
+        "band_center": regulators.v_set_v[first],
+        "band_width": regulators.bandwidth_v[first],
+        "power_transducer_ratio": regulators.pt_ratio[first],
+        "current_transducer_ratio": regulators.ct_primary_a[first],
     }
+    for k in rows:
+        letter = "ABC"[regulators.phase[k]]
+        settings[f"compensator_r_setting_{letter}"] = regulators.r_comp_v[k]
+        settings[f"compensator_x_setting_{letter}"] = regulators.x_comp_v[k]
     properties = {
         "name": name,
         "connect_type": "WYE_WYE",
         "Control": "MANUAL",
         # the ratio of type A is 1 + tap·step, that of type B its counterpart 1/(1 - tap·step)
         "Type": "A",
-        **{key: number(volts) for key, volts in band_v.items()},
+        **{key: number(float(value)) for key, value in settings.items()},
+        **({} if sensed < 0 else {"PT_phase": "ABC"[sensed], "CT_phase": "ABC"[sensed]}),
         "time_delay": "30.0",
         "raise_taps": str(most),
         "lower_taps": str(most),
@@ -118,28 +141,49 @@ def capacitor_objects(model: GlmFeeder) -> Iterator[str]:
 
 
 def injection_objects(model: GlmFeeder, injection: PhaseInjections) -> Iterator[str]:
-    """Write what is injected at a bus as one load of constant power below zero."""
+    """Write what is injected at a bus as one load of constant power below zero; fed places of no power have one too."""
     total = np.zeros((len(model.feeder.bus), 3), dtype=np.complex128)
     np.add.at(total, (injection.bus, injection.phase), injection.p_kw + 1j * injection.q_kvar)
-    for bus in np.flatnonzero(total.any(axis=1)).tolist():
+    listed = np.zeros(total.shape, dtype=np.bool_)
+    listed[injection.bus, injection.phase] = True
+    listed &= model.fed
+    for bus in np.flatnonzero(listed.any(axis=1)).tolist():
         powers = {
-            f"constant_power_{'ABC'[phase]}": number(complex(-1000.0 * total[bus, phase]))
-            for phase in np.flatnonzero(total[bus]).tolist()
+            power_property(phase): number(complex(-1000.0 * total[bus, phase]))
+            for phase in np.flatnonzero(listed[bus]).tolist()
         }
-        yield block("load", {**_at(model, bus, f"injection_{model.name[bus]}"), **powers})
+        yield block("load", {**_at(model, bus, injection_name(model.name[bus])), **powers})
+
+
+def injection_name(bus: str) -> str:
+    """Name the load that carries a bus's injections. bus : its name in the model."""
+    return f"injection_{bus}"
+
+
+def power_property(phase: int) -> str:
+    """Name a load's constant power on a phase, 0 to 2."""
+    return f"constant_power_{'ABC'[phase]}"
 
 
 def spot_load_objects(model: GlmFeeder) -> Iterator[str]:
     """Write each row of the spot loads as a load of its own."""
     spot = model.feeder.spot_loads
+    for k, (target, key, value) in enumerate(spot_load_draws(model)):
+        properties = _at(model, int(spot.bus[k]), target)
+        if spot.connection[k] == "delta":
+            properties["phases"] = NEXT["abc".index(spot.phase[k][0])] + "D"
+        yield block("load", {**properties, key: number(value)})
+
+
+def spot_load_draws(model: GlmFeeder) -> Iterator[tuple[str, str, complex]]:
+    """Give object, property and value of each row of the spot loads: power [VA], current [A] or impedance [ohm]."""
+    spot = model.feeder.spot_loads
     for k, (bus, pair) in enumerate(zip(spot.bus.tolist(), spot.phase, strict=True)):
-        properties = _at(model, bus, f"load_{k + 1}")
         first = "abc".index(pair[0])
         across_v = complex(model.v_base_v[bus] * np.exp(1j * ANGLE_RAD[first]))
         if spot.connection[k] == "delta":
             other = "ABC".index(NEXT[first][1])
             across_v -= complex(model.v_base_v[bus] * np.exp(1j * ANGLE_RAD[other]))
-            properties["phases"] = NEXT[first] + "D"
         va = 1000.0 * complex(spot.p_kw[k], spot.q_kvar[k])
         if spot.model[k] == "PQ":
             key, value = "constant_power", va
@@ -148,8 +192,7 @@ def spot_load_objects(model: GlmFeeder) -> Iterator[str]:
             key, value = "constant_current", (va / across_v).conjugate()
         else:
             key, value = "constant_impedance", abs(across_v) ** 2 / va.conjugate()
-        properties[f"{key}_{'ABC'[first]}"] = number(complex(value))
-        yield block("load", properties)
+        yield f"load_{k + 1}", f"{key}_{'ABC'[first]}", complex(value)
 
 
 def _at(model: GlmFeeder, bus: int, name: str) -> dict[str, str]:

@@ -128,7 +128,7 @@ def block(kind: str, properties: Mapping[str, str]) -> str:
 
 
 def node_objects(model: GlmFeeder) -> Iterator[str]:
-    """Write every fed bus as a node; the source's holds its three voltages."""
+    """Write every fed bus as a node; the source is a meter, which shows the feeder's power, and holds its voltages."""
     for bus in np.flatnonzero(model.fed.any(axis=1)).tolist():
         volts = float(model.v_base_v[bus])
         properties = {
@@ -141,7 +141,7 @@ def node_objects(model: GlmFeeder) -> Iterator[str]:
             for letter, degrees in zip("ABC", np.rad2deg(ANGLE_RAD).round(9).tolist(), strict=True):
                 held_v = model.feeder.source_v_pu * volts
                 properties[f"voltage_{letter}"] = f"{number(held_v)}{degrees:+.6g}d"
-        yield block("node", properties)
+        yield block("meter" if bus == model.feeder.source_bus else "node", properties)
 
 
 def line_objects(model: GlmFeeder) -> Iterator[str]:

@@ -1,8 +1,9 @@
-"""A feeder at one instant as a GridLAB-D model (.glm), for its power-flow module alone."""
+"""A feeder as a GridLAB-D model (.glm)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -25,26 +26,53 @@ from voltier.grid.writers.glm_network import (
     PhaseInjections,
     line_objects,
     node_objects,
+    number,
     switch_objects,
 )
 
-HEADER = """// feeder {name} at one instant: regulators at fixed taps, injections as loads below zero
-clock {{
-    timezone UTC0;
-    starttime '2020-01-01 00:00:00';
-    stoptime '2020-01-01 00:00:01';
-}}
-module powerflow {{
-    solver_method {solver};
-    line_capacitance true;
-    nominal_frequency {hertz};
-    default_resistance {switch_ohm};
-    default_maximum_voltage_error 1e-9;
-}}
-"""
 SWITCH_OHM = (
     1e-6  # GridLAB-D's own 1e-4 shifts voltages of a 4 kV feeder by 1e-4 p.u.; 1e-7 changes nothing any more
 )
+
+VOLTAGE_ERROR = (
+    "1e-8"  # Newton's last step, a share of nominal voltage; 1e-9 is below rounding on 25 kV feeders
+)
+
+
+@dataclass(frozen=True, slots=True)
+class GlmSetting:
+    """What surrounds the objects of a model.
+
+    about : first line, a comment ; start, stop : as '2020-01-01 00:00:00', UTC ; modules : loaded beside powerflow
+    powerflow : settings of that module beside the solver, line capacitance, frequency, switches and tolerance
+    """
+
+    about: str = "one instant: regulators at fixed taps, injections as loads below zero"
+    start: str = "2020-01-01 00:00:00"
+    stop: str = "2020-01-01 00:00:01"
+    modules: tuple[str, ...] = ()
+    powerflow: tuple[tuple[str, str], ...] = ()
+
+    def header(self, name: str, solver: str) -> str:
+        """Write clock and modules. name : of the feeder."""
+        settings = {
+            "solver_method": solver,
+            "line_capacitance": "true",
+            "nominal_frequency": number(FREQUENCY_HZ),
+            "default_resistance": str(SWITCH_OHM),
+            "default_maximum_voltage_error": VOLTAGE_ERROR,
+            **dict(self.powerflow),
+        }
+        return "".join(
+            [
+                f"// feeder {' '.join(name.split())}, {self.about}\n",
+                f"clock {{\n    timezone UTC0;\n    starttime '{self.start}';\n    stoptime '{self.stop}';\n}}\n",
+                *(f"module {module};\n" for module in self.modules),
+                "module powerflow {\n",
+                *(f"    {key} {value};\n" for key, value in settings.items()),
+                "}\n",
+            ]
+        )
 
 
 def write_gridlabd(
@@ -56,11 +84,26 @@ def write_gridlabd(
     loads: bool = False,
     solver: Literal["NR", "FBS"] = "NR",
 ) -> Path:
-    """Write the feeder as a static GridLAB-D model and give the path; buses are named as gridlabd_bus_names says.
+    """Write the feeder as a static GridLAB-D model and give the path; see gridlabd_model."""
+    path.write_text(gridlabd_model(feeder, tap, injection, loads=loads, solver=solver), encoding="utf-8")
+    return path
+
+
+def gridlabd_model(
+    feeder: Feeder,
+    tap: Index,
+    injection: PhaseInjections,
+    *,
+    loads: bool = False,
+    solver: Literal["NR", "FBS"] = "NR",
+    setting: GlmSetting | None = None,
+) -> str:
+    """Give the feeder as the text of a GridLAB-D model; buses are named as gridlabd_bus_names says.
 
     tap : (n_reg,) fixed positions, rows of feeder.regulators ; injection : what devices inject beside the spot loads,
     as constant power ; loads : take in the spot loads, wye and delta, constant power, current or impedance
     solver : Newton (NR), or forward-backward sweep (FBS), for which open switches are left out
+    setting : clock and modules; none is one second, for the power flow alone
 
     What the source does not feed, and what hangs on delta windings alone (voltages to ground float there), is left
     out, and so are open switches that lead there. Lines keep their phase matrices with capacitance; wye transformers
@@ -77,6 +120,7 @@ def write_gridlabd(
     if problems:
         raise InputError(problems)
     blocks = [
+        (setting or GlmSetting()).header(feeder.name, solver),
         *node_objects(model),
         *line_objects(model),
         *switch_objects(model),
@@ -86,11 +130,7 @@ def write_gridlabd(
         *injection_objects(model, injection),
         *(spot_load_objects(model) if loads else ()),
     ]
-    head = HEADER.format(
-        name=" ".join(feeder.name.split()), solver=solver, hertz=FREQUENCY_HZ, switch_ohm=SWITCH_OHM
-    )
-    path.write_text(head + "".join(blocks), encoding="utf-8")
-    return path
+    return "".join(blocks)
 
 
 def _malformed(feeder: Feeder, injection: PhaseInjections) -> Iterator[Problem]:

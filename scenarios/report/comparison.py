@@ -11,7 +11,8 @@ import numpy as np
 import plotly.graph_objects as go
 
 from voltier.grid.errors import InputError, Problem
-from voltier.scenarios.report import energy, fleet, key_figures
+from voltier.scenarios.report import comparison_sections, energy, fleet, key_figures
+from voltier.scenarios.report.comparison_sections import kpis_of
 from voltier.scenarios.report.page import banner_of, render
 from voltier.scenarios.report.panel import Panel
 from voltier.scenarios.report.run import Run
@@ -32,7 +33,7 @@ from voltier.scenarios.report.voltage import limits_pu
 def write_comparison(
     run_dirs: Sequence[Path] | Mapping[str, Path], path: Path, *, title: str = "Runs compared"
 ) -> Path:
-    """Write a page that compares runs, the first being the reference, and return its path.
+    """Write a page that compares runs, the first being the reference, and its key figures as .csv; return its path.
 
     run_dirs : the runs, or name → run to name them otherwise than by scenario, design or directory.
     Raises InputError if the page cannot be written there.
@@ -41,15 +42,24 @@ def write_comparison(
         runs = {name: Run(run_dir) for name, run_dir in run_dirs.items()}
     else:
         runs = label([Run(run_dir) for run_dir in run_dirs])
+    comparison_sections.share_clock(runs)
+    cases = {name: kpis_of(run) for name, run in runs.items()}
+    cases = {name: kpis for name, kpis in cases.items() if kpis and not key_figures.is_study(kpis)}
     overlays = [_overlay(runs, *parts) for parts in OVERLAYS]
-    sections = [_figures_table(runs), _houses(runs), *overlays, _voltages(runs)]
+    physics = [_voltages(runs), comparison_sections.ansi(runs), comparison_sections.thermal(runs)]
+    bills = [_houses(runs), comparison_sections.agents_bills(runs)]
+    sections = [
+        _figures_table(cases), *overlays, *physics, comparison_sections.interruptions(cases), *bills,
+    ]  # fmt: skip
     legend = " · ".join(
         f'<span style="color:{_color(i)}">■</span> {html.escape(name)}' for i, name in enumerate(runs)
     )
-    banner = "".join(banner_of(run) for run in runs.values())
+    banner = comparison_sections.notes(runs)
+    banner += "".join(banner_of(run) for run in runs.values() if run.manifest)
     text = render(title=title, subtitle=legend, banner=banner, tiles="", sections=sections)
     try:
         Path(path).write_text(text, encoding="utf-8")
+        comparison_sections.write_csv(cases, Path(path).with_suffix(".csv"))
     except OSError as error:
         remedy = f"cannot be written ({error.strerror}); choose another file"
         raise InputError([Problem("comparison", "--out", str(path), remedy)]) from error
@@ -79,8 +89,7 @@ def _color(i: int) -> str:
     return CASE_COLORS[i % len(CASE_COLORS)]
 
 
-def _figures_table(runs: dict[str, Run]) -> Section:
-    cases = {name: run.kpis for name, run in runs.items() if run.kpis and not key_figures.is_study(run.kpis)}
+def _figures_table(cases: Mapping[str, Mapping[str, object]]) -> Section:
     if not cases:
         return absent("key-figures", "Key figures", "None of these runs wrote key figures.")
     reference = next(iter(cases))
@@ -128,7 +137,17 @@ def _mean(table: str, key: str, column: str) -> energy.SeriesOf:
     return series
 
 
+def _net_load(run: Run) -> tuple[np.ndarray, np.ndarray] | None:
+    """What all nodes together take from the feeder, losses aside."""
+    panel = run.panel("grid", "bus", "phase")
+    if panel is None or "p_kw" not in panel:
+        return None
+    thin = Panel(panel.t_s, ("feeder",), {"p": -panel.total("p_kw")[:, None]}).thin(300)
+    return thin.t_s, thin["p"][:, 0]
+
+
 OVERLAYS = (
+    ("net-load", "Net load", "net load [kW]", "kW", _net_load),
     ("import", "Import", "import [kW]", "kW", _import),
     ("dlmp", "Mean dLMP", "dLMP [$/kWh]", "$/kWh", _mean("primary", "bus", "dlmp_usd_per_kwh")),
     (

@@ -31,9 +31,13 @@ UNITS = {
     "percent": "%",
     "degc": "°C",
     "house_h": "house-hours",
+    "branch_h": "branch-hours",
     "c_h": "°C h",
     "c": "°C",
     "pp": "pp",
+    "hz_per_s": "Hz/s",
+    "hz": "Hz",
+    "mw": "MW",
 }
 """Unit suffixes of the keys, the longest match wins."""
 
@@ -125,8 +129,37 @@ LABELS = {
     "voltage.mean_unbalance_share": "Mean unbalance of phases",
     "voltage.max_unbalance_share": "Largest unbalance of phases",
     "voltage.unbalance_above_limit_share": "Unbalance above 3 %",
+    "interruptions.saidi_min": "SAIDI",
+    "interruptions.saifi": "SAIFI",
+    "interruptions.maifi": "MAIFI",
+    "interruptions.customers": "Customers",
+    "loading.p50_share": "Median of branches and times",
+    "loading.p95_share": "95th percentile",
+    "loading.p99_share": "99th percentile",
+    "loading.max_share": "Largest",
+    "loading.overloaded_branch_h": "Branches above their rating",
+    "welfare.cost_usd": "Social cost",
+    "welfare.total_usd": "Welfare, its negative",
+    "welfare.import_usd": "Import at the wholesale price",
+    "bills.sma_mean_usd": "Mean of a secondary agent",
+    "bills.sma_p05_usd": "5th percentile of agents",
+    "bills.sma_median_usd": "Median of agents",
+    "bills.sma_p95_usd": "95th percentile of agents",
+    "attack.time_to_recover_min": "Until import has recovered",
     "clearings.without_bound": "Without a lower bound",
     "performance.wall_s": "Wall time",
+    "bulk.frequency_nadir_hz": "Lowest frequency",
+    "bulk.nadir_deviation_hz": "Lowest, against before",
+    "bulk.rocof_hz_per_s": "Largest change over half a second",
+    "bulk.settling_hz": "Settling frequency",
+    "bulk.settling_deviation_hz": "Settling, against before",
+    "bulk.rebound_hz": "Rebound afterwards",
+    "bulk.feeders_before_mw": "Feeders' load before",
+    "bulk.feeders_rise_mw": "Feeders' rise, settled",
+    "bulk.feeders_largest_rise_mw": "Feeders' largest rise",
+    "bulk.tie_before_mw": "Tie flow before",
+    "bulk.tie_swing_mw": "Largest swing of the tie flow",
+    "bulk.tie_settling_rise_mw": "Rise of the tie flow, settled",
 }
 """Labels where the words of the key alone would puzzle."""
 
@@ -137,6 +170,7 @@ GROUPS = {
     "energy": "Energy",
     "voltage": "Voltage",
     "attack": "Attack",
+    "bulk": "Transmission grid",
     "ev": "Cars",
     "pv": "PV",
 }
@@ -169,6 +203,8 @@ def readable(value: object, unit: str) -> str:
         value, unit = value / 1e3, "Mvarh"
     if unit == "p.u." and abs(value) >= 0.01:
         text = f"{value:.4f}"
+    elif unit == "Hz":
+        text = f"{value:.3f}".replace("-", "−")
     elif isinstance(value, int) and not unit:
         text = f"{value:,d}"
     else:

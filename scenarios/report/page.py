@@ -13,6 +13,7 @@ from plotly.offline import get_plotlyjs
 from voltier.scenarios.report import (
     areas,
     attack,
+    bulk,
     clearings,
     devices,
     energy,
@@ -36,6 +37,7 @@ from voltier.scenarios.report.style import ACCENT, FONT, GRID, INK, MUTED, Secti
 SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     key_figures.section,
     attack.section,
+    bulk.section,
     energy.section,
     prices.section,
     price_stack.section,

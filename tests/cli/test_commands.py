@@ -104,6 +104,19 @@ def test_validate_says_that_a_library_scenario_is_sound(tmp_path: Path) -> None:
         (["study", "relaxation", "--feeder", "ieee14"], ["--feeder", "ieee14", "ieee13, ieee34, ieee123"]),
         (["study", "relaxation", "--load", "-1"], ["--load = -1.0"]),
         (["study", "relaxation", "--hours", "1"], ["--hours", "No such option"]),
+        (
+            ["study", "distributed-clearing", "--feeder", "ieee14"],
+            ["--feeder", "ieee14", "ieee13, ieee34, ieee123"],
+        ),
+        (
+            ["study", "distributed-clearing", "--method", "gossip"],
+            ["--method", "gossip", "pac, nst-pac, admm"],
+        ),
+        (
+            ["study", "distributed-clearing", "--formulation", "dc"],
+            ["--formulation", "dc", "branch_flow, current"],
+        ),
+        (["study", "distributed-clearing", "--copies", "5000"], ["--copies", "5000", "0 for none"]),
         (["study", "attack", "--feeder", "ieee13"], ["--feeder", "No such option"]),
         (["study", "designs", "--sensitivity-hours", "1"], ["--sensitivity-hours", "No such option"]),
         (
@@ -120,7 +133,10 @@ def test_validate_says_that_a_library_scenario_is_sound(tmp_path: Path) -> None:
             ["federate", "pmo", "--scenario", "x.yaml", "--builder", "no.such:thing"],
             ["--builder", "no.such:thing"],
         ),
-        (["export", "matlab", "ieee123-day", "out"], ["matlab", "gridlabd or helics"]),
+        (["export", "matlab", "ieee123-day", "out"], ["matlab", "No such command"]),
+        (["export", "gridlabd", "ieee123-day", "full"], ["full", "empty or not there yet"]),
+        (["export", "gridlabd", "ieee123-day", "out", "--run", "full"], ["no run directory"]),
+        (["import", "gridlabd", "no-such.glm", "out"], ["no-such.glm", "provide"]),
     ],
 )
 def test_bad_input_is_refused_with_a_remedy_before_anything_starts(
@@ -136,11 +152,14 @@ def test_bad_input_is_refused_with_a_remedy_before_anything_starts(
     assert [path.name for path in tmp_path.rglob("*")] == ["full", "thesis.txt"]
 
 
-def test_export_says_that_it_is_not_built(tmp_path: Path) -> None:
-    done = voltier("export", "gridlabd", "ieee123-day", "out", cwd=tmp_path)
-    assert done.returncode == 3
-    assert "not built yet" in done.stderr
-    assert list(tmp_path.iterdir()) == []
+def test_what_is_exported_to_gridlabd_is_imported_again(tmp_path: Path) -> None:
+    out = voltier("export", "gridlabd", "ieee123-hour", "case", cwd=tmp_path)
+    assert out.returncode == 0, out.stderr
+    assert "README.txt" in out.stdout
+    back = voltier("import", "gridlabd", "snapshot.glm", "../mine", cwd=tmp_path / "case")
+    assert back.returncode == 0, back.stderr
+    checked = voltier("validate", "mine/scenario.yaml", cwd=tmp_path)
+    assert "no problems found" in checked.stdout
 
 
 @pytest.mark.parametrize(
@@ -235,3 +254,24 @@ def test_an_interrupted_run_says_what_is_left_of_it(tmp_path: Path) -> None:
     assert f"voltier report {out}" in said
     assert json.loads((out / "manifest.json").read_text())["status"] == "interrupted"
     assert voltier("report", str(out), cwd=tmp_path).returncode == 0
+
+
+def test_the_study_of_distributed_clearing_runs_a_small_case(tmp_path: Path) -> None:
+    command = ["study", "distributed-clearing", "--feeder", "ieee13", "--formulation", "current_injection"]
+    done = voltier(*command, "--method", "nst-pac", "--copies", "0", "--out", "study", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "study"
+    kpis = json.loads((tmp_path / "study" / "kpis.json").read_text())
+    assert list(kpis)[:2] == ["ieee13.current_injection.nst-pac", "scaling.ieee13"]
+    case = kpis["ieee13.current_injection.nst-pac"]
+    # The targets of a distributed clearing.
+    assert case["converged"]
+    assert case["cold.cost_error"] <= 1e-3
+    assert case["cold.dlmp_error"] <= 0.02
+    assert (tmp_path / "study" / "histories.csv").read_text().startswith("case,round,cost_error")
+    page = (tmp_path / "study" / "index.html").read_text(encoding="utf-8")
+    assert 'id="accuracy-figure"' in page and "What is told to whom" in page
+    helped = voltier("study", "distributed-clearing", "--help", cwd=tmp_path).stdout
+    assert all(
+        text in helped for text in ("--feeder", "--method", "--copies", "VOLTIER_FEEDER_FILES", "Example")
+    )

@@ -24,7 +24,6 @@ from voltier.market.primary.three_phase.problem import SocialWeights, scale_prob
 from voltier.market.primary.three_phase.shares import PhaseBaseline, phase_share
 
 PRICES = PrimaryPrices(0.10, 1e-5, 0.10)
-TIGHT = Options(stop=StoppingRule(primal_pu=2e-5, dual_change=1e-4))
 
 
 def case(name):
@@ -65,7 +64,7 @@ def phases(feeder, plan=None, v_min=0.9):
 def test_atoms_clear_as_the_central_market_does(make, method):
     feeder, bids = case("ieee13")
     central = make(feeder).clear(bids, PRICES, tap=None, bound=False)
-    market = make(feeder, Plan(method, TIGHT))
+    market = make(feeder, Plan(method, Options()))
     clearing = market.clear(bids, PRICES, tap=None, bound=False)
     assert clearing.status == "optimal"
     # The tolerances a reader may ask for: 0.1 %, 1e-3 p.u. of the base, 2 %.
@@ -81,7 +80,7 @@ def test_atoms_clear_as_the_central_market_does(make, method):
 
 def test_the_prices_are_the_atoms_multipliers_of_their_balances():
     feeder, bids = case("ieee13")
-    market = balanced(feeder, Plan("nst-pac", TIGHT))
+    market = balanced(feeder, Plan("nst-pac", Options()))
     clearing = market.clear(bids, PRICES, tap=None, bound=False)
     n = len(clearing.dlmp_node_p_usd_per_kwh)
     assert np.array_equal(clearing.dlmp_node_p_usd_per_kwh, -market._market.dispatch.last.duals[:n])
@@ -89,7 +88,7 @@ def test_the_prices_are_the_atoms_multipliers_of_their_balances():
 
 def test_a_warm_clearing_takes_fewer_rounds():
     feeder, bids = case("ieee13")
-    market = phases(feeder, Plan("nst-pac", TIGHT, lambda program: per_area(program, 3)))
+    market = phases(feeder, Plan("nst-pac", Options(), lambda program: per_area(program, 3)))
     first = market.clear(bids, PRICES, tap=None, bound=False)
     names = ("p0_kw", "p_min_kw", "p_max_kw")
     second = market.clear(
@@ -111,7 +110,7 @@ def test_limits_that_nobody_can_keep_are_a_failure_that_says_why():
 
 def test_atoms_clear_the_baseline_of_each_clearing():
     feeder, bids = case("ieee13")
-    market, central = phases(feeder, Plan("nst-pac", TIGHT)), phases(feeder)
+    market, central = phases(feeder, Plan("nst-pac", Options())), phases(feeder)
     fed = central._built.bus_node[feeder.load_buses] >= 0
     even, first = fed / fed.sum(axis=1, keepdims=True), np.zeros(fed.shape)
     first[np.arange(len(fed)), fed.argmax(axis=1)] = 1.0
@@ -140,7 +139,7 @@ def test_a_rating_that_binds_binds_the_atoms_too():
     i_max = market._built.branches.i_max_pu.copy()
     i_max[branch] = 0.95 * current
     central = _rated(feeder, i_max).clear(bids, PRICES, tap=None, bound=False)
-    clearing = _rated(feeder, i_max, Plan("nst-pac", TIGHT)).clear(bids, PRICES, tap=None, bound=False)
+    clearing = _rated(feeder, i_max, Plan("nst-pac", Options())).clear(bids, PRICES, tap=None, bound=False)
     assert clearing.status == central.status == "optimal"
     assert clearing.cost_usd_per_h > free.cost_usd_per_h * (1.0 + 1e-4)
     assert clearing.cost_usd_per_h == pytest.approx(central.cost_usd_per_h, rel=1e-3)
@@ -194,7 +193,9 @@ def test_a_horizon_with_storage_costs_what_it_costs_centrally():
     x = horizon.start(point, [p.u for p in search.points], [p.head for p in search.points])
     program = horizon.at(point)
     for by_period in (False, True):
-        found = solve_successive(horizon, point, x, per_node(program, by_period=by_period), "nst-pac", TIGHT)
+        found = solve_successive(
+            horizon, point, x, per_node(program, by_period=by_period), "nst-pac", Options()
+        )
         assert found.converged
         assert base * found.solution.certificate.cost == pytest.approx(central.cost_usd, rel=1e-3)
         stored = horizon.stored(found.solution.x) * base

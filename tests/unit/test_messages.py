@@ -33,7 +33,7 @@ def test_every_message_has_a_wire_form():
                 else None
             )
             values[field.name] = (
-                sample if sample is not None else {float: 0.1, int: 3, bool: True}[field.type]
+                sample if sample is not None else {float: 0.1, int: 3, bool: True, str: "none"}[field.type]
             )
         sent = kind(t_s=0, **values)
         assert type(decode(encode(sent))) is kind

@@ -102,7 +102,7 @@ def write_period(writer, t_s, gen_kw):
     clearing = {"market": ["primary"], "status": ["relaxed" if t_s == 0 else "optimal"], "gap": [1e-6],
                 "ac_residual_pu": [1e-9], "kkt_residual": [1e-9],
                 "cost_usd_per_h": [1.0], "lower_bound_usd_per_h": [1.0],
-                "solve_s": [0.004]}  # fmt: skip
+                "iterations": [3], "solve_s": [0.004]}  # fmt: skip
     writer.add(Rows("clearings", t_s, clearing))
     settlement = {"energy_usd": [-1.0, 1.0, 0.5, -0.5], "flexibility_usd": [0.2, -0.2, 0.0, 0.0],
                   "penalty_usd": [-0.1, 0.1, 0.0, 0.0]}  # fmt: skip

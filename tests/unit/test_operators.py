@@ -55,7 +55,7 @@ def test_grid_sums_injections_of_all_senders_and_reports_the_substation():
     measured = next(mail.body for mail in outbox.mail if isinstance(mail.body, Measurement))
     assert measured.p_cc_kw.sum() == pytest.approx(-5.0, abs=1e-12)
     assert {mail.receiver for mail in outbox.mail if isinstance(mail.body, Taps)} == {"pmo"}
-    assert [rows.table for rows in outbox.rows] == ["grid", "substation"]
+    assert [rows.table for rows in outbox.rows] == ["grid", "substation", "taps"]
 
 
 def test_grid_says_once_when_voltages_leave_their_limits_and_once_when_they_return():

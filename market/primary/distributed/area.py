@@ -1,31 +1,37 @@
 """One area that clears the market together with others, knowing only its own operators' bids.
 
-An area is an atom with a process of its own. In a round of NST-PAC it makes its half of every exchange: first it tells
-each neighbour â of what the two share, then the holder of a copy tells the owner ν̂. What a neighbour learns is this and
-no more: of every unknown that both hold (flow and voltage of the branches between them) the value at each round; of
-the neighbour's own unknowns that this area copies the multiplier ν̂, drawn out by a private, ever new share of its last
-step; and, of all areas together, five maxima of residuals at each look, of which nobody can tell whose they are but
-the first areas to hear of each other's. Bids, costs, dispatch, prices of own balances, limits and state inside an area
-are not sent, and cannot be read off one message; what many rounds of boundary flows at boundary prices tell about an
-area's total response is what any seller learns of a buyer, and is not hidden.
+An area is an atom with a process of its own; see nst_pac for the rounds and exchange for what carries them. What a
+neighbour learns is this and no more:
+
+- every round, of every unknown that both hold (flows and voltages of the branches between them), the value that this
+  area gives it, and for copies that this area holds, their multiplier ν̂. The private share of ν̂ keeps the true ν from
+  whoever overhears single packets, not from the neighbour: who knows both values and the last ν̂ can compute it. It is
+  the price at the boundary, and both need it;
+- at every look five maxima: consensus, equations, last step and size of the multipliers, linearisation. They are this
+  area's own when they leave it and a maximum over ever more areas from then on;
+- at the start a mark of the last agreement, and throughout the numbers of half-rounds and whether it has ended.
+
+Bids, costs, set points, prices and voltages inside the area do not leave it. What may be inferred of it from many
+rounds is how its flow at the boundary answers to the price and voltage there, as with any buyer; that is not hidden.
 
 Decisions need nobody in the middle: at a look each area puts in its own maxima, neighbours pass on the larger for as
 many half-rounds as the farthest areas are apart, and then all know the same and decide the same. Rounds go on
-meanwhile; whatever is decided then begins where the look was taken, so areas do what they would in one process.
+meanwhile; where something else than going on is decided, they are dropped and the areas are back at the look. So areas
+do what the same atoms do in one process.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Generic, Literal, TypeVar
 from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
 from voltier.grid.errors import FederationError, InputError, Problem
-from voltier.market.primary.distributed.area_atom import AreaAtom
+from voltier.market.primary.distributed.area_atom import AreaAtom, LocalTangents
 from voltier.market.primary.distributed.atoms import Profile
 from voltier.market.primary.distributed.exchange import (
     DECIDED,
@@ -40,25 +46,12 @@ from voltier.market.primary.distributed.exchange import (
 from voltier.market.primary.distributed.judge import Judge, Look
 from voltier.market.primary.distributed.options import MethodName, Options, check_options
 from voltier.market.primary.distributed.program import ConvexProgram
-from voltier.market.primary.distributed.successive import BEND_SHARE, POINT_LIMIT
+from voltier.market.primary.distributed.successive import POINT_LIMIT
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Point = TypeVar("Point")
 Half = Literal["primal", "dual"]
-
-
-class LocalTangents(Protocol[Point]):
-    """Tangent programs of which an area reads its own places' entries only."""
-
-    def at(self, point: Point) -> ConvexProgram:
-        """Return the program tangent at a point; its structure is known to all."""
-
-    def moved(self, point: Point, x: Array, y: Array) -> Point:
-        """Return the point that a solution describes; y is zero for rows of other areas."""
-
-    def bends(self, point: Point, x: Array) -> Array:
-        """Return what linearising has left at x at each place, (n_place,) [p.u.]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +106,9 @@ class AreaSolver(Generic[Point]):
     """One area at work; slot() is called once in every slot of the channel until done.
 
     tangents : the market, with this area's bids ; point, x : public start, the same for all areas but for what only
-    this one holds ; profile : places of the areas ; warm : of this area's last clearing, used where every area has the
-    one of the same agreement. failure : why there is no solution, "" where there is or may yet be one.
-    Raises InputError for what cannot be built.
+    this one holds ; profile : places of the areas ; options : the same for all, but for a secret seed of each
+    warm : of this area's last clearing, used where every area has the one of the same agreement
+    failure : why there is no solution, "" where there is or may yet be one. Raises InputError for what is not built.
     """
 
     def __init__(
@@ -133,7 +126,7 @@ class AreaSolver(Generic[Point]):
     ) -> None:
         check_options(options)
         _check(profile, area, method, options)
-        self._tangents, self._profile, self._area, self._options = tangents, profile, area, options
+        self._tangents, self._profile, self.area, self._options = tangents, profile, area, options
         self._cold = point, x
         self._transport = transport or Transport()
         atom, mark = self._cold_atom(), 0.0
@@ -207,7 +200,7 @@ class AreaSolver(Generic[Point]):
             self._fail(OUT_OF_SLOTS, f"not agreed within {exchange.slot} slots")
 
     def _fail(self, halt: int, why: str) -> None:
-        self._halt, self.failure = halt, f"area {self._area}, round {self.rounds}: {why}"
+        self._halt, self.failure = halt, f"area {self.area}, round {self.rounds}: {why}"
         self._settled_at = self._exchange.slot
 
     def _over(self) -> bool:
@@ -246,7 +239,7 @@ class AreaSolver(Generic[Point]):
         if poll is None:
             return
         if any(len(packet.verdict) != len(poll.largest) for packet in inputs):
-            raise FederationError(f"area {self._area} and its neighbours look at different rounds")
+            raise FederationError(f"area {self.area} and its neighbours look at different rounds")
         poll.largest = np.maximum.reduce([poll.largest, *(packet.verdict for packet in inputs)])
         poll.hops += 1
         if poll.hops == 1 and poll.kind == "look":
@@ -268,23 +261,23 @@ class AreaSolver(Generic[Point]):
     # ------------------------------------------------------------------ decisions
 
     def _decide(self, largest: Array) -> None:
-        look, self._bend = Look(*map(float, largest[:4])), float(largest[4])
-        at = self._next_look
-        self._looks.append((self._rounds_before + at, *look[:2], look.dual_change))
+        look, at, stop = Look(*map(float, largest)), self._next_look, self._options.stop
+        self._bend = look.bend_pu
+        self._looks.append((self._rounds_before + at, *look[:2], look.price_change))
         verdict = self._judge.verdict(look)
-        if verdict == "on" and at < self._options.stop.max_rounds:
+        if verdict == "on" and at < stop.max_rounds:
             self._next_look = self._look_after(at)
             return
         self._atom.rewind()
         self._told = "dual"
-        if verdict == "restart" and at < self._options.stop.max_rounds:
+        if verdict == "restart" and at < stop.max_rounds:
             self._atom.restart()
             self._next_look = self._look_after(at)
-        elif verdict == "agreed" and self._bend <= BEND_SHARE * self._options.stop.primal_pu:
+        elif verdict == "move" and self._points < POINT_LIMIT:
+            self._move()
+        elif verdict == "agreed":
             self._mark = float(crc32(np.array([self._mark, *largest]).tobytes()) + 1)
             self._halt = DECIDED
-        elif verdict == "agreed" and self._points < POINT_LIMIT:
-            self._move()
         else:
             self._halt = DECIDED
             self.failure = (
@@ -297,9 +290,9 @@ class AreaSolver(Generic[Point]):
         atom = self._atom
         x, y = atom.agreed(), np.nan_to_num(atom.duals())
         point = self._tangents.moved(atom.point, x, y)
-        following = AreaAtom(self._tangents, point, x, self._profile, self._area, self._options)
+        following = AreaAtom(self._tangents, point, x, self._profile, self.area, self._options)
         if not np.array_equal(following.column, atom.column):
-            raise InputError([Problem("area", "tangents", self._area, "programs of one structure")])
+            raise InputError([Problem("area", "tangents", self.area, "programs of one structure")])
         following.begin(*atom.held())
         self._rounds_before += atom.rounds
         self._points += 1
@@ -311,19 +304,19 @@ class AreaSolver(Generic[Point]):
 
     def _cold_atom(self) -> AreaAtom[Point]:
         point, x = self._cold
-        atom = AreaAtom(self._tangents, point, x, self._profile, self._area, self._options)
+        atom = AreaAtom(self._tangents, point, x, self._profile, self.area, self._options)
         atom.begin_at(x)
         return atom
 
     def _warm_atom(self, warm: AreaWarm[Point]) -> AreaAtom[Point]:
-        atom = AreaAtom(self._tangents, warm.point, warm.x, self._profile, self._area, self._options)
+        atom = AreaAtom(self._tangents, warm.point, warm.x, self._profile, self.area, self._options)
         atom.begin(warm.a, warm.duals, warm.nu)
         return atom
 
     def solution(self) -> AreaSolution[Point]:
         """Return this area's part of where the areas ended. Raises FederationError before they have."""
         if self._halt == RUNNING:
-            raise FederationError(f"area {self._area} has no solution yet")
+            raise FederationError(f"area {self.area} has no solution yet")
         atom = self._atom
         own_column, own_row = atom.masks()
         warm = None

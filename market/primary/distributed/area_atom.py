@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, Literal, TypeVar
+from typing import Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from voltier.market.primary.distributed.local import local_problem
 from voltier.market.primary.distributed.nst_pac import Foreign, NstPac, Snapshot
 from voltier.market.primary.distributed.options import Options
 from voltier.market.primary.distributed.part import Link, Part, cut
+from voltier.market.primary.distributed.program import ConvexProgram
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -20,17 +21,38 @@ Mask = NDArray[np.bool_]
 Point = TypeVar("Point")
 
 
+class LocalTangents(Protocol[Point]):
+    """Tangent programs of which an area reads its own places' entries only."""
+
+    def at(self, point: Point) -> ConvexProgram:
+        """Return the program tangent at a point; its structure is known to all."""
+
+    def moved(self, point: Point, x: Array, y: Array) -> Point:
+        """Return the point that a solution describes; y is zero for rows of other areas."""
+
+    def bends(self, point: Point, x: Array) -> Array:
+        """Return what linearising has left at x at each place, (n_place,) [p.u.]."""
+
+
 class AreaAtom(Generic[Point]):
     """An area at a point; x : (n,) what it believes of all unknowns, of which only its own and its copies are used."""
 
     def __init__(
-        self, tangents: Any, point: Point, x: Array, profile: Profile, area: int, options: Options
+        self,
+        tangents: LocalTangents[Point],
+        point: Point,
+        x: Array,
+        profile: Profile,
+        area: int,
+        options: Options,
     ) -> None:
         self._tangents, self._x = tangents, x
         self.point, self.program = point, tangents.at(point)
         atoms = atomise(self.program, profile)
-        if area >= atoms.n_atom:
-            raise InputError([Problem("areas", "area", area, f"an area below {atoms.n_atom}")])
+        count = int(profile.atom_of_place.max()) + 1
+        if atoms.n_atom != count:
+            remedy = "areas that own something each"
+            raise InputError([Problem("profile", "atom_of_place", count - atoms.n_atom, remedy)])
         self.part: Part = cut(atoms, area)
         self._local = local_problem(self.part.atoms)
         stiffness = self.program.stiffness[self.part.tie_column] * options.scale
@@ -38,7 +60,7 @@ class AreaAtom(Generic[Point]):
             stiffness = np.full(len(self.part.tie_column), options.rho * options.gamma)
         foreign = Foreign(len(self.part.tie_column), self.part.mine, area)
         self._method = NstPac(self._local, options, stiffness, foreign)
-        self._places = np.flatnonzero(np.asarray(profile.atom_of_place) == area)
+        self._places = np.flatnonzero(profile.atom_of_place == area)
         self._kept: Snapshot | None = None
         self._before = np.zeros(0)
 
@@ -65,7 +87,7 @@ class AreaAtom(Generic[Point]):
 
     def _start(self, a: Array, eta: Array, nu: Array) -> None:
         self._method.begin(a, eta, nu)
-        self._before = self._multipliers()
+        self._before = self._prices()
 
     # ------------------------------------------------------------------ halves of a round
 
@@ -92,23 +114,24 @@ class AreaAtom(Generic[Point]):
     # ------------------------------------------------------------------ looks
 
     def look(self) -> tuple[float, float, float, float, float]:
-        """Return this area's consensus, rows, change and size of multipliers, and bend; inf for what is no number."""
+        """Return this area's consensus, rows, change and size of prices, and bend; inf for what is no number."""
         method, atoms, local = self._method, self.part.atoms, self._local
         mine = slice(0, self.part.mine)
-        duals = self._multipliers()
+        prices = self._prices()
         rows = local.matrix @ method.a - local.rows.rhs
         bends = self._tangents.bends(self.point, self.agreed())[self._places]
         all_of_it = (
-            method.a[atoms.copy[mine]] - method.sent[atoms.own[mine]], rows * local.norm, duals - self._before,
-            duals, bends,
+            method.a[atoms.copy[mine]] - method.sent[atoms.own[mine]], rows * local.norm, prices - self._before,
+            prices, bends,
         )  # fmt: skip
-        self._before = duals
+        self._before = prices
         largest = (float(np.abs(part).max(initial=0.0)) for part in all_of_it)
         one, two, three, four, five = (value if np.isfinite(value) else np.inf for value in largest)
         return one, two, three, four, five
 
-    def _multipliers(self) -> Array:
-        return np.concatenate([self._method.eta, self._method.nu[: self.part.mine]])
+    def _prices(self) -> Array:
+        row = self.program.price_row
+        return self.duals()[row[self.masks()[1][row]]]
 
     def keep(self) -> None:
         """Remember this round."""

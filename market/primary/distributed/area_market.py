@@ -62,9 +62,10 @@ def divide(network: BalancedNetwork, smo_bus: Index, n_area: int) -> Areas:
     """Divide a feeder into about n_area connected areas of like size; smo_bus : rows of the feeder's bus table."""
     node = np.asarray(network.node_of_bus[smo_bus], dtype=np.int64)
     tangent = BranchFlowTangent(network, node)
-    program = tangent.at(
-        network, scale_bids(_nobody(len(node)), _NO_PRICES, network.s_base_kva), tangent.flat_point(network)
+    family = BranchFlowFamily(
+        tangent, network, scale_bids(_nobody(len(node)), _NO_PRICES, network.s_base_kva)
     )
+    program = family.at(family.flat()[0])
     of_node = per_area(program, n_area).atom_of_place
     return Areas(int(of_node.max()) + 1, of_node, of_node[node])
 

@@ -121,19 +121,24 @@ class BranchFlowDispatch(exact.ExactDispatch):
 
 
 @dataclass(frozen=True, slots=True)
-class _CurrentFamily:
+class CurrentFamily:
+    """Tangent programs of a three-phase market; see Tangents."""
+
     tangent: CurrentTangent
     network: ThreePhaseNetwork
     problem: ScaledProblem
 
     def at(self, point: CurrentPoint) -> ConvexProgram:
+        """Return the program tangent at a point."""
         return self.tangent.at(self.network, self.problem, point)
 
     def moved(self, point: CurrentPoint, x: Array, y: Array) -> CurrentPoint:
+        """Return the point that unknowns and multipliers describe."""
         price = self.tangent.prices(self.problem, y).real
         return self.tangent.moved(point, x, float(price.mean()))
 
     def bend(self, point: CurrentPoint, x: Array) -> float:
+        """Return what linearising has left [p.u.]."""
         return self.tangent.bend(point, x)
 
 
@@ -189,7 +194,7 @@ class CurrentDispatch(phase_exact.ExactDispatch):
             x, held = tangent.start(point, first.u, first.head), None
         else:
             point, x, held = kept.point, kept.solution.x, kept.solution.warm
-        family = _CurrentFamily(tangent, network, problem)
+        family = CurrentFamily(tangent, network, problem)
         profile = self._plan.profile(family.at(point))
         return solve_successive(family, point, x, profile, self._plan.method, self._plan.options, warm=held)
 
@@ -198,7 +203,7 @@ class CurrentDispatch(phase_exact.ExactDispatch):
         layout, x = self._tangent.layout, found.solution.x
         i = x[layout.current : layout.current + layout.n_wire]
         size = np.hypot(i, x[layout.current + layout.n_wire : layout.control])
-        loaded = np.flatnonzero(size > WATCHED_LOADING * self._tangent.i_max)
+        loaded = np.flatnonzero(size > WATCHED_LOADING * self._tangent.wires.i_max_pu)
         return np.union1d(self._tangent.watched, loaded).astype(np.int64)
 
     def _judged(
@@ -230,7 +235,7 @@ class CurrentDispatch(phase_exact.ExactDispatch):
         """Return multipliers of the rated wires' ends; those of the watched from-ends are rows."""
         assert self._tangent is not None
         price = np.zeros(len(self.net.i_max))
-        rated = np.cumsum(np.isfinite(self._tangent.i_max)) - 1
+        rated = np.cumsum(np.isfinite(self._tangent.wires.i_max_pu)) - 1
         watched = self._tangent.watched
         price[rated[watched]] = np.maximum(y[len(y) - len(watched) :], 0.0) if len(watched) else 0.0
         return price

@@ -174,10 +174,10 @@ class Exchange:
         return [line.halt for line in self._lines]
 
     def silent(self) -> int | None:
-        """Return a neighbour that has not been heard of for too long, though it had not ended."""
+        """Return a neighbour that has not been heard of for too long, though it had not ended or is still needed."""
         limit = self.slot - self._transport.patience_slots
         for line in self._lines:
-            if line.halt == RUNNING and line.heard < limit:
+            if line.heard < limit and (line.halt == RUNNING or line.arrived < self.half):
                 return line.neighbour
         return None
 

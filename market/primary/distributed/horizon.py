@@ -51,47 +51,58 @@ def scaled_storage(batteries: Batteries, hours: float, n_period: int, s_phase_kv
 class HorizonTangents:
     """Tangent programs of a horizon; a point is one CurrentPoint for each period.
 
-    tangent : of one period, made with the batteries as its last operators and places ; problems : one for each period,
-    batteries among the bids (see three_phase.batteries.with_batteries)
+    tangent : made with the batteries as its last operators and places, one of all periods or, where taps move, one for
+    each ; network : the same ; problems : one for each period, batteries among the bids (see
+    three_phase.batteries.with_batteries)
     """
 
     def __init__(
         self,
-        tangent: CurrentTangent,
-        network: ThreePhaseNetwork,
+        tangent: CurrentTangent | Sequence[CurrentTangent],
+        network: ThreePhaseNetwork | Sequence[ThreePhaseNetwork],
         problems: Sequence[ScaledProblem],
         storage: Storage,
     ) -> None:
-        self._tangent, self._network, self._problems, self._storage = tangent, network, problems, storage
+        count = len(problems)
+        self.tangents = (tangent,) * count if isinstance(tangent, CurrentTangent) else tuple(tangent)
+        self._networks = (network,) * count if isinstance(network, ThreePhaseNetwork) else tuple(network)
+        self._problems, self._storage = problems, storage
+        self.layout = self.tangents[0].layout
 
     def at(self, point: Sequence[CurrentPoint]) -> ConvexProgram:
         """Return the program of all periods, tied by what is stored."""
         periods = [
-            self._tangent.at(self._network, problem, one)
-            for problem, one in zip(self._problems, point, strict=True)
+            tangent.at(network, problem, one)
+            for tangent, network, problem, one in zip(
+                self.tangents, self._networks, self._problems, point, strict=True
+            )
         ]
-        return _tied(stack_periods(periods), self._tangent, self._storage)
+        return _tied(stack_periods(periods), self.tangents[0], self._storage)
 
     def start(self, point: Sequence[CurrentPoint], u: Sequence[Array], head: Sequence[float]) -> Array:
         """Return the unknowns at a point with controls u, (3, n_smo) for each period, and idle batteries."""
-        own = [self._tangent.start(one, c, h) for one, c, h in zip(point, u, head, strict=True)]
+        parts = zip(self.tangents, point, u, head, strict=True)
+        own = [tangent.start(one, c, h) for tangent, one, c, h in parts]
         return np.concatenate([*own, np.tile(self._storage.start, len(own))])
 
     def split(self, x: Array) -> Array:
         """Return the unknowns of each period, (T, columns of one)."""
-        count, width = len(self._problems), self._tangent.layout.n_column
+        count, width = len(self._problems), self.layout.n_column
         return x[: count * width].reshape(count, width)
 
     def stored(self, x: Array) -> Array:
         """Return the energy at the end of each period, (T, k) [p.u. h]."""
-        return x[len(self._problems) * self._tangent.layout.n_column :].reshape(len(self._problems), -1)
+        first, (count, k) = len(self._problems) * self.layout.n_column, self._storage.low.shape
+        return x[first : first + count * k].reshape(count, k)
 
     def moved(self, point: Sequence[CurrentPoint], x: Array, y: Array) -> list[CurrentPoint]:
         """Return the points that a solution describes."""
-        height, f = self._tangent.layout.n_row, self._tangent.layout.n_free
+        height, f = self.layout.n_row, self.layout.n_free
         price = [float(np.mean(y[t * height : t * height + f])) for t in range(len(self._problems))]
-        rows = zip(point, self.split(x), self._problems, price, strict=True)
-        return [self._tangent.moved(one, part, p - problem.bids.loss_price) for one, part, problem, p in rows]
+        rows = zip(self.tangents, point, self.split(x), self._problems, price, strict=True)
+        return [
+            tangent.moved(one, part, p - problem.bids.loss_price) for tangent, one, part, problem, p in rows
+        ]
 
     def bend(self, point: Sequence[CurrentPoint], x: Array) -> float:
         """Return the largest power that linearising has left [p.u.]."""
@@ -99,7 +110,8 @@ class HorizonTangents:
 
     def bends(self, point: Sequence[CurrentPoint], x: Array) -> Array:
         """Return the largest power that linearising has left at each place, (n_place,) [p.u.]."""
-        every = [self._tangent.bends(one, part) for one, part in zip(point, self.split(x), strict=True)]
+        rows = zip(self.tangents, point, self.split(x), strict=True)
+        every = [tangent.bends(one, part) for tangent, one, part in rows]
         return np.asarray(np.max(every, axis=0))
 
 

@@ -8,19 +8,26 @@ import numpy as np
 
 from voltier.market.primary.distributed.options import Options
 
-Verdict = Literal["on", "restart", "agreed", "broken"]
+Verdict = Literal["on", "restart", "move", "agreed", "broken"]
+
+# Linearising may leave this share of the residual that the stopping rule leaves.
+BEND_SHARE = 0.5
+# A program whose residuals are below this share of what linearising leaves has no more to say about the true one.
+EARLY_SHARE = 0.3
 
 
 class Look(NamedTuple):
     """Largest residuals of all atoms. consensus_pu ‖Ba‖∞ ; rows_pu ‖Ga - b‖∞
 
-    dual_step : largest change of a multiplier since the last look ; dual_size : largest multiplier
+    price_step : largest change of a price since the last look ; price_size : largest price
+    bend_pu : what linearising has left, 0 for a program that is not tangent to anything
     """
 
     consensus_pu: float
     rows_pu: float
-    dual_step: float
-    dual_size: float
+    price_step: float
+    price_size: float
+    bend_pu: float
 
     @property
     def worst_pu(self) -> float:
@@ -28,9 +35,9 @@ class Look(NamedTuple):
         return float(np.maximum(self.consensus_pu, self.rows_pu))
 
     @property
-    def dual_change(self) -> float:
-        """Relative change of the multipliers."""
-        return self.dual_step / max(self.dual_size, 1e-12)
+    def price_change(self) -> float:
+        """Change of the prices, of the largest."""
+        return self.price_step / max(self.price_size, 1e-12)
 
 
 class Judge:
@@ -40,11 +47,18 @@ class Judge:
         self._options, self._best = options, np.inf
 
     def verdict(self, look: Look) -> Verdict:
-        """Say whether to stop, to go on, or to go on without momentum because the residuals have grown too much."""
+        """Say whether to stop, to go on, or what to change.
+
+        "move" : to the point that the unknowns describe ; "restart" : without momentum, residuals have grown too much
+        """
         options, worst = self._options, look.worst_pu
         if not np.isfinite(worst):
             return "broken"
-        if worst <= options.stop.primal_pu and look.dual_change <= options.stop.dual_change:
+        solved = worst <= options.stop.primal_pu and look.price_change <= options.stop.price_change
+        if look.bend_pu > BEND_SHARE * options.stop.primal_pu:
+            if solved or worst <= EARLY_SHARE * look.bend_pu:
+                return "move"
+        elif solved:
             return "agreed"
         if worst > options.restart_growth * self._best:
             self._best = worst

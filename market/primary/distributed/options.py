@@ -17,15 +17,21 @@ MethodName = Literal["pac", "nst-pac", "admm"]
 
 @dataclass(frozen=True, slots=True)
 class StoppingRule:
-    """Stop when no residual of B a = 0 and of G a = b exceeds primal_pu, and the duals have settled.
+    """Stop when no residual of B a = 0 and of G a = b exceeds primal_pu, and the prices have settled.
 
-    dual_change : relative change of the multipliers since the last look ; look_every : rounds between looks
+    price_change : change of any price since the last look, of the largest ; look_every : rounds between looks
+
+    The defaults leave cost within 0.1 %, set-points within 1e-3 p.u. and prices within 2 % of the central ones on
+    IEEE 13, 34 and 123, balanced and three-phase, cold and warm. With residuals of 1e-4 and changes of 1e-3 a warm
+    three-phase IEEE 34 is 0.2 % off in cost and 3e-3 p.u. in set-points, and ADMM's prices on the balanced IEEE 123 are
+    5 % off. Only prices are watched: multipliers of Ohm's law drift for 10,000 rounds where limits nearly coincide, and
+    no price follows them.
     """
 
-    primal_pu: float = 1e-4
-    dual_change: float = 1e-3
+    primal_pu: float = 2e-5
+    price_change: float = 1e-4
     look_every: int = 25
-    max_rounds: int = 20_000
+    max_rounds: int = 40_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +39,9 @@ class Options:
     """Settings of the distributed methods; whatever a method does not have it ignores.
 
     stop : the stopping rule
-    precondition : steps from the program's stiffness and each row's and column's size; else one step for all
+    precondition : steps from the program's stiffness, and for PAC from each atom's own rows; else one step for all
     rho, gamma : for one step for all: proximal term 1/ρ and dual step ργ ; scale : factor on the stiffness
+    row_share : share σ of the step rule that an atom's own rows take, in (0, 1), the ties have the rest (PAC)
     row_weight : weight W of an atom's own rows inside its own minimisation (NST-PAC)
     extrapolation : α, φ, θ of NST-PAC ; relaxation : of ADMM, in (0, 2)
     mask : each atom shortens its extrapolations by a private, ever new share of up to this, in [0, 1]
@@ -48,6 +55,7 @@ class Options:
     rho: float = 0.3
     gamma: float = 1.0
     scale: float = 1.0
+    row_share: float = 0.5
     row_weight: float = 1e3
     extrapolation: tuple[float, float, float] = (0.0, 0.3, 0.3)
     relaxation: float = 1.6
@@ -63,6 +71,7 @@ def check_options(options: Options) -> None:
         "rho": options.rho <= 0.0,
         "gamma": options.gamma <= 0.0,
         "scale": options.scale <= 0.0,
+        "row_share": not 0.0 < options.row_share < 1.0,
         "row_weight": options.row_weight <= 0.0,
         "extrapolation": min(options.extrapolation) < 0.0 or max(options.extrapolation) > 1.0,
         "relaxation": not 0.0 < options.relaxation < 2.0,

@@ -34,6 +34,7 @@ class ConvexProgram:
     edge : (k, 2) places that are neighbours in the grid, nearer to the source first
     stiffness : (n,) cost per squared difference between owner and copy that steers a method without steering the
     optimum: topology and units, nobody's bids
+    price_row : (k,) rows whose multipliers are prices of energy, the balances
     constant : cost of nothing
     """
 
@@ -49,6 +50,7 @@ class ConvexProgram:
     row_period: Index
     edge: Index
     stiffness: Array
+    price_row: Index
     constant: float = 0.0
 
     @property
@@ -123,7 +125,7 @@ def solve_central(program: ConvexProgram) -> CentralSolution:
 
 def stack_periods(programs: Sequence[ConvexProgram]) -> ConvexProgram:
     """Return the programs of periods of one structure side by side, not yet tied to each other."""
-    first, width = programs[0], len(programs[0].linear)
+    first, width, height = programs[0], len(programs[0].linear), len(programs[0].rhs)
     return ConvexProgram(
         curvature=np.concatenate([p.curvature for p in programs]),
         linear=np.concatenate([p.linear for p in programs]),
@@ -137,5 +139,6 @@ def stack_periods(programs: Sequence[ConvexProgram]) -> ConvexProgram:
         row_period=np.repeat(np.arange(len(programs)), [len(p.rhs) for p in programs]),
         edge=first.edge,
         stiffness=np.concatenate([p.stiffness for p in programs]),
+        price_row=np.concatenate([t * height + p.price_row for t, p in enumerate(programs)]),
         constant=sum(p.constant for p in programs),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from voltier.market.primary.distributed.admm import Admm
 from voltier.market.primary.distributed.anderson import Anderson
 from voltier.market.primary.distributed.atoms import Atoms, Profile, atomise
-from voltier.market.primary.distributed.judge import Judge, Look
+from voltier.market.primary.distributed.judge import Judge, Look, Verdict
 from voltier.market.primary.distributed.local import LocalProblem, local_problem
 from voltier.market.primary.distributed.nst_pac import NstPac
 from voltier.market.primary.distributed.options import MethodName, Options, check_options
@@ -53,12 +54,16 @@ class Method(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """One entry for each look. rounds ; consensus_pu ‖Ba‖∞ ; rows_pu ‖Ga - b‖∞ ; dual_change ; cost : of the owners."""
+    """One entry for each look.
+
+    rounds ; consensus_pu ‖Ba‖∞ ; rows_pu ‖Ga - b‖∞ ; price_change : since the last look, of the
+    largest ; cost : of the owners.
+    """
 
     rounds: Array
     consensus_pu: Array
     rows_pu: Array
-    dual_change: Array
+    price_change: Array
     cost: Array
 
 
@@ -94,7 +99,10 @@ class Warm:
 
 @dataclass(frozen=True, slots=True)
 class DistributedSolution:
-    """x (n,), duals (m,) of the program's rows, rounds, history and certificate; warm : where the atoms stand."""
+    """x (n,), duals (m,) of the program's rows, rounds, history and certificate; warm : where the atoms stand.
+
+    moving : the program is tangent to another one at a point that is to be left
+    """
 
     x: Array
     duals: Array
@@ -102,6 +110,7 @@ class DistributedSolution:
     history: History
     certificate: Certificate
     warm: Warm
+    moving: bool
 
 
 def solve_distributed(
@@ -150,8 +159,13 @@ class DistributedSolver:
         start: Array | None = None,
         warm: Warm | None = None,
         central_cost: float | None = None,
+        bend: Callable[[Array], float] | None = None,
     ) -> DistributedSolution:
-        """Solve a program of the structure this solver was made for."""
+        """Solve a program of the structure this solver was made for.
+
+        bend : what linearising has left at unknowns [p.u.]; a program tangent to another is left as soon as it has no
+        more to say about that
+        """
         atoms = self.atoms = atomise(program, self.profile)
         local = local_problem(atoms)
         worker = build_method(self._name, local, self._options, program.stiffness)
@@ -160,52 +174,61 @@ class DistributedSolver:
             worker.begin(atoms.spread(x), np.zeros(len(atoms.rhs)), np.zeros(atoms.n_copy))
         else:
             worker.begin(warm.a, local.local_duals(warm.duals), warm.nu)
-        rounds, history, converged = self._run(worker, program, local)
+        rounds, history, verdict = self._run(worker, program, local, bend)
         x = np.clip(atoms.gathered(worker.a), program.low, program.high)
         duals = local.row_duals(worker.eta)
-        certificate = certify(program, atoms, worker.a, duals, central_cost, converged=converged)
+        certificate = certify(program, atoms, worker.a, duals, central_cost, converged=verdict == "agreed")
         a, _, nu = worker.held()
         warm = Warm(a, duals, nu)
-        return DistributedSolution(x, duals, rounds, history, certificate, warm)
+        return DistributedSolution(x, duals, rounds, history, certificate, warm, verdict == "move")
 
-    def _run(self, worker: Method, program: ConvexProgram, local: LocalProblem) -> tuple[int, History, bool]:
+    def _run(
+        self,
+        worker: Method,
+        program: ConvexProgram,
+        local: LocalProblem,
+        bend: Callable[[Array], float] | None,
+    ) -> tuple[int, History, Verdict]:
         stop, atoms, book = self._options.stop, local.atoms, _Book()
         faster = Anderson(worker, self._options.anderson) if self._options.anderson else None
-        before, rounds, judge = np.concatenate([worker.eta, worker.nu]), 0, Judge(self._options)
+        before, rounds = local.row_duals(worker.eta)[program.price_row], 0
+        judge = Judge(self._options)
         while rounds < stop.max_rounds:
             count = min(stop.look_every, stop.max_rounds - rounds)
             (worker if faster is None else faster).advance(count)
             rounds += count
-            duals = np.concatenate([worker.eta, worker.nu])
+            prices = local.row_duals(worker.eta)[program.price_row]
+            x = atoms.gathered(worker.a)
             look = Look(
                 consensus_pu=float(np.abs(worker.a[atoms.copy] - worker.a[atoms.own]).max(initial=0.0)),
                 rows_pu=float(
                     (np.abs(local.matrix @ worker.a - local.rows.rhs) * local.norm).max(initial=0.0)
                 ),
-                dual_step=float(np.abs(duals - before).max(initial=0.0)),
-                dual_size=float(np.abs(duals).max(initial=0.0)),
+                price_step=float(np.abs(prices - before).max(initial=0.0)),
+                price_size=float(np.abs(prices).max(initial=0.0)),
+                bend_pu=0.0 if bend is None else bend(x),
             )
-            cost = program.cost(atoms.gathered(worker.a))
-            book.rows.append((rounds, look.consensus_pu, look.rows_pu, look.dual_change, cost))
+            cost = program.cost(x)
+            book.rows.append((rounds, look.consensus_pu, look.rows_pu, look.price_change, cost))
             verdict = judge.verdict(look)
-            if verdict in ("agreed", "broken"):
-                return rounds, book.history(), verdict == "agreed"
+            if verdict in ("agreed", "broken", "move"):
+                return rounds, book.history(), verdict
             if verdict == "restart":
                 worker.restart()
-            before = duals
-        return rounds, book.history(), False
+            before = prices
+        return rounds, book.history(), "on"
 
 
 def build_method(name: MethodName, local: LocalProblem, options: Options, stiffness: Array) -> Method:
     """Return a method on a local problem; stiffness : (n,) of the program's columns."""
-    weight = options.scale * stiffness[local.atoms.column] if options.precondition else None
+    one = np.full(len(local.atoms.column), options.rho)
+    if options.precondition:
+        weight = options.scale * stiffness[local.atoms.column]
+    else:
+        weight = options.scale * one if name == "admm" else options.gamma * one
     if name == "admm":
-        even = np.full(len(local.atoms.column), options.scale * options.rho)
-        return Admm(local, options, even if weight is None else weight)
-    ties = np.full(local.atoms.n_copy, options.rho * options.gamma)
-    if weight is not None:
-        ties = weight[local.atoms.copy]
-    return Pac(local, options, ties) if name == "pac" else NstPac(local, options, ties)
+        return Admm(local, options, weight)
+    return Pac(local, options, weight) if name == "pac" else NstPac(local, options, weight[local.atoms.copy])
 
 
 def certify(

@@ -1,4 +1,4 @@
-"""Step sizes that are sure to converge: norms by power iteration, and diagonal steps."""
+"""Step sizes that are sure to converge: the norm of all equations together, by power iteration."""
 
 from __future__ import annotations
 
@@ -31,15 +31,3 @@ def squared_norm(matrix: sparse.csr_matrix, row_step: Array, column_step: Array)
         x = back @ (scaled @ x)
         value = float(np.linalg.norm(x))
     return SAFETY * value
-
-
-def diagonal_steps(matrix: sparse.csr_matrix, row_step: Array) -> Array:
-    """Return the longest column steps by which |row| and |column| sums bound the norm by 1.
-
-    The rule of Pock and Chambolle (IEEE ICCV 2011, α = 1) for given steps of the rows: every row and every column needs
-    to know its own entries only.
-    """
-    size = sparse.csr_matrix(abs(matrix))
-    reach = np.asarray(size.sum(axis=1)).ravel()
-    pull = size.T @ (row_step * reach)
-    return 1.0 / np.maximum(pull, 1e-12)

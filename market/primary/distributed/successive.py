@@ -6,22 +6,22 @@ Every atom can move its own rows, for a point is nothing but what owners and cop
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from voltier.grid.errors import NotConvergedError
 from voltier.market.primary.distributed.atoms import Profile
 from voltier.market.primary.distributed.options import MethodName, Options
-from voltier.market.primary.distributed.program import ConvexProgram
+from voltier.market.primary.distributed.program import CentralSolution, ConvexProgram, solve_central
 from voltier.market.primary.distributed.solve import DistributedSolution, DistributedSolver, Warm
 
 Array = NDArray[np.float64]
 Point = TypeVar("Point")
 
 POINT_LIMIT = 12
-# Linearising may leave this share of the residual that the stopping rule leaves.
-BEND_SHARE = 0.5
 
 
 class Tangents(Protocol[Point]):
@@ -64,17 +64,38 @@ def solve_successive(
     warm: Warm | None = None,
 ) -> SuccessiveSolution[Point]:
     """Solve tangent programs until linearising leaves no more than the stopping rule; x : unknowns to begin with."""
-    goal, rounds = BEND_SHARE * options.stop.primal_pu, 0
-    program = tangents.at(point)
+    program, rounds = tangents.at(point), 0
     solver = DistributedSolver(program, profile, method, options)
     for visited in range(1, POINT_LIMIT + 1):
-        solution = solver.solve(program, start=x, warm=warm)
+        solution = solver.solve(program, start=x, warm=warm, bend=partial(tangents.bend, point))
         rounds += solution.rounds
-        bend = tangents.bend(point, solution.x)
-        done = solution.certificate.converged and bend <= goal
-        hopeless = not np.all(np.isfinite(solution.x)) or not solution.certificate.converged
-        if done or hopeless or visited == POINT_LIMIT:
+        if not solution.moving or visited == POINT_LIMIT:
+            bend, done = tangents.bend(point, solution.x), solution.certificate.converged
             return SuccessiveSolution(solution, point, program, rounds, visited, bend, done)
         point = tangents.moved(point, solution.x, solution.duals)
         program, warm, x = tangents.at(point), solution.warm, solution.x
     raise AssertionError("the loop returns")
+
+
+@dataclass(frozen=True, slots=True)
+class CentralSuccessive(Generic[Point]):
+    """Central optimum of the last program, the point it is tangent at, points visited, and what linearising left."""
+
+    solution: CentralSolution
+    point: Point
+    points: int
+    bend: float
+
+
+def central_successive(tangents: Tangents[Point], point: Point, goal_pu: float) -> CentralSuccessive[Point]:
+    """Solve tangent programs by a solver that sees everything, until linearising leaves goal_pu: the reference.
+
+    Raises InputError where a program has no solution, NotConvergedError where linearising leaves more.
+    """
+    for visited in range(1, POINT_LIMIT + 1):
+        solution = solve_central(tangents.at(point))
+        bend = tangents.bend(point, solution.x)
+        if bend <= goal_pu:
+            return CentralSuccessive(solution, point, visited, bend)
+        point = tangents.moved(point, solution.x, solution.y)
+    raise NotConvergedError(f"linearising leaves {bend:.1e} p.u. after {POINT_LIMIT} points")

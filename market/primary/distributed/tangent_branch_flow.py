@@ -91,6 +91,7 @@ class BranchFlowTangent:
             column_place=self._column, row_place=self._row,
             column_period=np.zeros(size.n_column, dtype=np.int64),
             row_period=np.zeros(size.n_row, dtype=np.int64), edge=self._edge, stiffness=self._stiffness,
+            price_row=np.arange(2 * n),
             constant=bids.constant + 0.5 * float(curve @ (point.state[:2, 1:] ** 2).sum(axis=0)),
         )  # fmt: skip
 
@@ -123,11 +124,3 @@ class BranchFlowTangent:
         exact = self.point(network, x, np.zeros(self.size.n_row)).state[3]
         size = np.hypot(network.r_pu, network.x_pu)
         return np.asarray(size * np.abs(np.append(0.0, x[3 * m : 4 * m]) - exact))
-
-    def flat_point(self, network: BalancedNetwork) -> BranchFlowPoint:
-        """Return the point that needs no bid to be known: no flow, voltages of the source and the ratios."""
-        state = np.zeros((4, self.size.n_node))
-        state[2, 0] = network.v_root_pu**2
-        for k in range(1, self.size.n_node):
-            state[2, k] = network.ratio[k] ** 2 * state[2, self._parent[k]]
-        return BranchFlowPoint(state, np.zeros(self._m))

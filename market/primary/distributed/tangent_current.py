@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from voltier.grid.errors import InputError, Problem
 from voltier.grid.flow.derivative import N_SOURCE, balance_of, power_derivative, rebalanced
 from voltier.grid.flow.nodal import load_current
 from voltier.grid.threephase import ThreePhaseNetwork
 from voltier.market.primary.distributed.program import ConvexProgram
+from voltier.market.primary.distributed.wires import wires_of
 from voltier.market.primary.three_phase.problem import ScaledProblem
 
 Array = NDArray[np.float64]
@@ -90,7 +90,7 @@ class Layout:
 class CurrentTangent:
     """The program of one network and its operators' shares; at(...) moves it to a point and to bids.
 
-    watched : wires (rows of the wires' table) whose rating is a row ; batteries : how many of the last operators are
+    wires : Ohm's law ; watched : wires whose rating is a row ; batteries : how many of the last operators are
     places of their own beside their bus, battery_place (k,)
     """
 
@@ -103,75 +103,24 @@ class CurrentTangent:
         batteries: int = 0,
     ) -> None:
         self._share, self._balance = sparse.csr_matrix(share), balance_of(network)
-        self._wires(network)
+        self.wires = wires_of(network)
         none = np.zeros(0, dtype=np.int64)
         self.watched = none if watched is None else watched
-        n_wire = len(self.from_node)
+        n_wire = len(self.wires.from_node)
         self.layout = Layout(share.shape[0] - N_SOURCE, n_wire, share.shape[1], len(self.watched))
         self._places(network, sparse.csc_matrix(share), batteries)
-
-    def _wires(self, network: ThreePhaseNetwork) -> None:
-        """Lay out Ohm's law v_t = drop_v v_f + drop_i i, and the current i_t = on_i i + on_v v_t at the far end."""
-        branches, n = network.branches, network.y.shape[0]
-        there = branches.from_node >= 0
-        self._wire = np.where(there, np.cumsum(there).reshape(there.shape) - 1, -1)
-        self.from_node, self.to_node = branches.from_node[there], branches.to_node[there]
-        self.i_max = np.repeat(branches.i_max_pu, there.sum(axis=1))
-        w = len(self.from_node)
-        drop_v, drop_i, on_i, on_v = (np.zeros((w, w), dtype=complex) for _ in range(4))
-        self._r_wire = np.zeros(w)
-        taken = sparse.lil_matrix((n, n), dtype=complex)
-        for k in range(len(there)):
-            ph = np.flatnonzero(there[k])
-            at, grid = self._wire[k, ph], np.ix_(ph, ph)
-            y_ff, y_ft, y_tf, y_tt = (
-                part[k][grid] for part in (branches.y_ff, branches.y_ft, branches.y_tf, branches.y_tt)
-            )
-            here, far = branches.from_ratio[k, ph], branches.to_ratio[k, ph]
-            place = np.ix_(at, at)
-            z = np.linalg.inv(y_ft)
-            drop_i[place] = z / far[:, None]
-            drop_v[place] = -(z @ y_ff) * here / far[:, None]
-            forth = y_tf @ np.linalg.inv(y_ff)
-            on_i[place] = far[:, None] * forth
-            on_v[place] = far[:, None] * (y_tt - forth @ y_ft) * far
-            self._r_wire[at] = np.maximum(-np.real(np.diag(z)), 0.0)
-            f, t = branches.from_node[k, ph], branches.to_node[k, ph]
-            for rows, columns, y, left, right in (
-                (f, f, y_ff, here, here), (f, t, y_ft, here, far), (t, f, y_tf, far, here), (t, t, y_tt, far, far),
-            ):  # fmt: skip
-                taken[np.ix_(rows, columns)] = taken[np.ix_(rows, columns)] + left[:, None] * y * right
-        self._from_ratio = branches.from_ratio[there]
-        pick_f = sparse.csr_matrix((np.ones(w), (np.arange(w), self.from_node)), shape=(w, n))
-        pick_t = sparse.csr_matrix((np.ones(w), (np.arange(w), self.to_node)), shape=(w, n))
-        self._drop_v = sparse.csr_matrix(sparse.csr_matrix(drop_v) @ pick_f)
-        self._drop_i = sparse.csr_matrix(drop_i)
-        # Current that leaves each node: into branches here, into branches there, and what is left of y, capacitors.
-        rest = sparse.csr_matrix(network.y - taken.tocsr())
-        rest.data[np.abs(rest.data) < 1e-9 * np.abs(network.y.data).max()] = 0.0
-        rest.eliminate_zeros()
-        self._out_i = sparse.csr_matrix(
-            pick_f.T @ sparse.diags(self._from_ratio) + pick_t.T @ sparse.csr_matrix(on_i)
-        )
-        self._out_v = sparse.csr_matrix(pick_t.T @ sparse.csr_matrix(on_v) @ pick_t + rest)
-        self._pick_t = pick_t
 
     def _places(self, network: ThreePhaseNetwork, share: sparse.csc_matrix, batteries: int) -> None:
         layout = self.layout
         bus = np.unique(network.node_bus, return_inverse=True)[1].astype(np.int64)
+        from_bus, to_bus = bus[self.wires.from_node], bus[self.wires.to_node]
         graph = nx.Graph()
-        graph.add_edges_from(
-            {(int(bus[f]), int(bus[t])) for f, t in zip(self.from_node, self.to_node, strict=True)}
-        )
+        graph.add_edges_from(set(zip(from_bus.tolist(), to_bus.tolist(), strict=True)))
         source = int(bus[0])
         depth = nx.single_source_shortest_path_length(graph, source)
-        far = np.array(
-            [
-                max((f, t), key=lambda b: depth[b])
-                for f, t in zip(bus[self.from_node], bus[self.to_node], strict=True)
-            ]
-        )
-        near = np.where(far == bus[self.to_node], bus[self.from_node], bus[self.to_node])
+        deep = np.array([depth[b] for b in range(int(bus.max()) + 1)])
+        onward = deep[to_bus] >= deep[from_bus]
+        far, near = np.where(onward, to_bus, from_bus), np.where(onward, from_bus, to_bus)
         n_bus = int(bus.max()) + 1
         first = share.indices[share.indptr[:-1]]
         home = bus[first].astype(np.int64)
@@ -201,8 +150,7 @@ class CurrentTangent:
 
     def point(self, v: Complex, price_usd_per_kwh: float) -> CurrentPoint:
         """Return the point at voltages, with the currents they drive."""
-        right = self._pick_t @ v - self._drop_v @ v
-        i = sparse.linalg.spsolve(sparse.csc_matrix(self._drop_i), right)
+        i = sparse.linalg.spsolve(sparse.csc_matrix(self.wires.at_i), self.wires.at_v @ v)
         return CurrentPoint(v, np.atleast_1d(i), price_usd_per_kwh)
 
     def start(self, point: CurrentPoint, u: Array, head: float) -> Array:
@@ -213,7 +161,7 @@ class CurrentTangent:
         x[layout.current : layout.control] = np.concatenate([point.i.real, point.i.imag])
         x[layout.control : layout.head] = u.ravel()
         x[layout.head] = head
-        x[layout.head + 1 :] = self.i_max[self.watched] - np.abs(point.i[self.watched])
+        x[layout.head + 1 :] = self.wires.i_max_pu[self.watched] - np.abs(point.i[self.watched])
         return x
 
     def moved(self, point: CurrentPoint, x: Array, price_usd_per_kwh: float) -> CurrentPoint:
@@ -236,22 +184,6 @@ class CurrentTangent:
         np.maximum.at(out, self._column_place[: self.layout.n_free], np.abs(off[N_SOURCE:]))
         return out
 
-    def flat_point(self, network: ThreePhaseNetwork, price_usd_per_kwh: float) -> CurrentPoint:
-        """Return the point that needs no bid to be known: the voltages of the network without loads.
-
-        Raises InputError where something is not connected to the source.
-        """
-        v = np.empty(network.y.shape[0], dtype=np.complex128)
-        v[:N_SOURCE] = network.v_source_pu
-        y = sparse.csc_matrix(network.y)
-        try:
-            within = sparse.linalg.splu(y[N_SOURCE:, N_SOURCE:])
-        except RuntimeError as error:
-            remedy = "every node connected to the source"
-            raise InputError([Problem("network", "y", "singular", remedy)]) from error
-        v[N_SOURCE:] = within.solve(-(y[N_SOURCE:, :N_SOURCE] @ v[:N_SOURCE]))
-        return self.point(v, price_usd_per_kwh)
-
     def prices(self, problem: ScaledProblem, y: Array) -> Complex:
         """Return the P + jQ multipliers of all phase nodes' balances, (n,) [$/kWh], from those of the rows.
 
@@ -263,7 +195,7 @@ class CurrentTangent:
         return price - problem.bids.loss_price
 
     def _drawn(self, point: CurrentPoint) -> Complex:
-        return np.asarray(self._out_i @ point.i + self._out_v @ point.v)
+        return np.asarray(self.wires.out_i @ point.i + self.wires.out_v @ point.v)
 
     def at(self, network: ThreePhaseNetwork, problem: ScaledProblem, point: CurrentPoint) -> ConvexProgram:
         """Return the program tangent at a point.
@@ -281,7 +213,7 @@ class CurrentTangent:
         linear[: 2 * f] -= bids.loss_price * load_slope
         curvature[layout.head] = bids.import_curvature
         linear[layout.head] = bids.import_price + bids.loss_price
-        bend = 2.0 * max(point.price_usd_per_kwh + bids.loss_price, 0.0) * np.tile(self._r_wire, 2)
+        bend = 2.0 * max(point.price_usd_per_kwh + bids.loss_price, 0.0) * np.tile(self.wires.r_pu, 2)
         here = np.concatenate([point.i.real, point.i.imag])
         curvature[layout.current : layout.control] = bend
         linear[layout.current : layout.control] -= bend * here
@@ -302,7 +234,7 @@ class CurrentTangent:
             column_place=self._column_place, row_place=self._row_place,
             column_period=np.zeros(layout.n_column, dtype=np.int64),
             row_period=np.zeros(layout.n_row, dtype=np.int64), edge=self._edge, stiffness=self._stiffness,
-            constant=constant,
+            price_row=np.arange(2 * f + 1), constant=constant,
         )  # fmt: skip
 
     def _equations(
@@ -319,8 +251,8 @@ class CurrentTangent:
         drawn = self._drawn(point)
         # S = v conj(i): dS = conj(i) dv + v conj(out_i di + out_v dv), and the loads' own.
         by_v = sparse.csr_matrix(sparse.diags(np.conj(drawn)) + load_v)
-        by_vc = sparse.csr_matrix(sparse.diags(v) @ self._out_v.conj() + load_c)
-        by_ic = sparse.csr_matrix(sparse.diags(v) @ self._out_i.conj())
+        by_vc = sparse.csr_matrix(sparse.diags(v) @ self.wires.out_v.conj() + load_c)
+        by_ic = sparse.csr_matrix(sparse.diags(v) @ self.wires.out_i.conj())
         free = sparse.diags(frame).tocsr()[:, N_SOURCE:]
         along = by_v @ free + by_vc @ free.conj()
         across = 1j * (by_v @ free - by_vc @ free.conj())
@@ -353,13 +285,13 @@ class CurrentTangent:
         return sparse.csr_matrix(sparse.vstack(rows)), np.concatenate([rhs, ohm_rhs, room]), slope, consumed
 
     def _ohm(self, v: Complex, free: sparse.csr_matrix) -> tuple[sparse.csr_matrix, Array]:
-        gap = sparse.csr_matrix(self._pick_t - self._drop_v)
+        gap, drop = self.wires.at_v, self.wires.at_i
         by_v = sparse.csr_matrix(gap @ free)
         known = gap[:, :N_SOURCE] @ v[:N_SOURCE]
         rows = sparse.vstack(
             [
-                sparse.hstack([by_v.real, -by_v.imag, -self._drop_i.real, self._drop_i.imag]),
-                sparse.hstack([by_v.imag, by_v.real, -self._drop_i.imag, -self._drop_i.real]),
+                sparse.hstack([by_v.real, -by_v.imag, -drop.real, drop.imag]),
+                sparse.hstack([by_v.imag, by_v.real, -drop.imag, -drop.real]),
             ]
         )
         return sparse.csr_matrix(rows), -np.concatenate([known.real, known.imag])
@@ -379,7 +311,7 @@ class CurrentTangent:
             ]
         )
         value = np.concatenate([turn.real, turn.imag, np.ones(count)])
-        return sparse.csr_matrix((value, (row, column)), shape=(count, layout.n_column)), self.i_max[
+        return sparse.csr_matrix((value, (row, column)), shape=(count, layout.n_column)), self.wires.i_max_pu[
             self.watched
         ]
 
