@@ -15,6 +15,7 @@ from voltier.grid.errors import FederationError, InputError, Problem
 
 _CONNECT_S = 10.0
 _KEEPALIVE_S = 15
+_RECONNECT_S = 5
 _QOS = 1
 USER_VARIABLE, PASSWORD_VARIABLE = "VOLTIER_MQTT_USER", "VOLTIER_MQTT_PASSWORD"
 
@@ -58,6 +59,7 @@ class MqttLink:
         self._lock, self._heard = threading.Lock(), list[Heard]()
         self._answered, self._refusal = threading.Event(), ""
         self._client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+        self._client.reconnect_delay_set(1, _RECONNECT_S)
         if USER_VARIABLE in os.environ:
             self._client.username_pw_set(os.environ[USER_VARIABLE], os.environ.get(PASSWORD_VARIABLE))
         if tls:

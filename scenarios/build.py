@@ -47,6 +47,10 @@ def build_operator(
     if name not in operator_names(scenario):
         raise FederationError(f"no operator {name!r} here; there are: {', '.join(operator_names(scenario))}")
     role, _, shard = name.partition(".")
+    if role == "device":
+        raise FederationError(
+            "devices outside are reached by `voltier run` alone; leave the section hardware out"
+        )
     if role == "grid":
         return _grid(scenario, make_engine)
     return _BUILDERS[role](scenario, int(shard or 0))
