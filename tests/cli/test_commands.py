@@ -51,6 +51,7 @@ def test_help_names_every_public_command(tmp_path: Path) -> None:
         "compare",
         "study",
         "export",
+        "check",
         "doctor",
     ):
         assert f"\n  {name} " in done.stdout
@@ -120,7 +121,19 @@ def test_validate_says_that_a_library_scenario_is_sound(tmp_path: Path) -> None:
             ["federate", "pmo", "--scenario", "x.yaml", "--builder", "no.such:thing"],
             ["--builder", "no.such:thing"],
         ),
-        (["export", "matlab", "ieee123-day", "out"], ["matlab", "gridlabd or helics"]),
+        (["export", "matlab", "ieee123-day", "out"], ["matlab", "No such command"]),
+        (["export", "helics", "no-such-day", "out"], ["no-such-day", "ieee123-day"]),
+        (
+            ["run", "ieee123-day", "--external", "smo:35"],
+            ["--external", "smo:35", "smo.0, pmo, cmo.0, grid", "federation.shards"],
+        ),
+        (["run", "ieee123-areas", "--external", "area.0"], ["area.0", "areas confer"]),
+        (["run", "ieee123-day", "--external", "smo.0", "--transport", "none"], ["--transport", "zmq or tcp"]),
+        (
+            ["run", "ieee123-day", "--external", "grid", "--answer-limit", "200"],
+            ["--answer-limit", "federation.timeout_s"],
+        ),
+        (["check", "ieee123-day", "--federate", "recorder"], ["recorder", "smo.0"]),
     ],
 )
 def test_bad_input_is_refused_with_a_remedy_before_anything_starts(
@@ -134,13 +147,6 @@ def test_bad_input_is_refused_with_a_remedy_before_anything_starts(
         assert text in done.stderr + done.stdout
     assert "Traceback" not in done.stderr
     assert [path.name for path in tmp_path.rglob("*")] == ["full", "thesis.txt"]
-
-
-def test_export_says_that_it_is_not_built(tmp_path: Path) -> None:
-    done = voltier("export", "gridlabd", "ieee123-day", "out", cwd=tmp_path)
-    assert done.returncode == 3
-    assert "not built yet" in done.stderr
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
