@@ -124,8 +124,13 @@ def test_validate_says_that_a_library_scenario_is_sound(tmp_path: Path) -> None:
         (["export", "matlab", "ieee123-day", "out"], ["matlab", "No such command"]),
         (["export", "helics", "no-such-day", "out"], ["no-such-day", "ieee123-day"]),
         (
-            ["run", "ieee123-day", "--external", "smo:35"],
-            ["--external", "smo:35", "smo.0, pmo, cmo.0, grid", "federation.shards"],
+            ["run", "ieee123-day", "--external", "smo.7"],
+            ["--external", "smo.7", "smo.0, pmo, cmo.0, grid", "federation.shards", "smo:BUS"],
+        ),
+        (["run", "ieee123-day", "--external", "smo:9999"], ["smo:9999", "no secondary operator at this bus"]),
+        (
+            ["run", "ieee123-day", "--external", "smo:35", "--external", "smo.0"],
+            ["one program a shard", "federation.shards"],
         ),
         (["run", "ieee123-areas", "--external", "area.0"], ["area.0", "areas confer"]),
         (["run", "ieee123-day", "--external", "smo.0", "--transport", "none"], ["--transport", "zmq or tcp"]),
