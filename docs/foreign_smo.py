@@ -155,8 +155,8 @@ def main(path: str) -> None:
     """Join, act at each instant, leave."""
     invitation = json.loads(Path(path).read_text(encoding="utf-8"))
     role = invitation["role"]
-    shard = role.partition(".")[2]
     federate, to, read, publish = join(invitation)
+    consumers = next(topic["name"] for topic in invitation["topics"]["writes"] if "/to/cmo" in topic["name"])
     operator = Operator(invitation["facts"])
     h.helicsFederateEnterExecutingMode(federate)
     for now_s in instants(invitation):
@@ -172,7 +172,7 @@ def main(path: str) -> None:
             h.helicsEndpointSendBytes(to[f"{role}/to/pmo"], json.dumps(operator.offer(t_s)).encode())
             continue
         schedule = json.dumps(operator.schedule(t_s)).encode()
-        h.helicsEndpointSendBytes(to[f"{role}/to/cmo.{shard}"], schedule)
+        h.helicsEndpointSendBytes(to[consumers], schedule)
         places = operator.injections()
         if places:
             values = {"bus": [b for b, _, _ in places], "phase": [f for _, f, _ in places]}

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from voltier.agents.clock import MarketClock
 from voltier.agents.operator import Operator, Rows
-from voltier.federates.foreign_part import external_part
+from voltier.federates.carving import Cut
+from voltier.federates.foreign_part import carve, external_part
 from voltier.federates.gridlabd_engine import GRIDLABD, GridlabdFlow
 from voltier.federates.part import ExternalPart
 from voltier.federates.ports import Channel, Pacing, Sink
@@ -63,6 +64,10 @@ class ScenarioCase:
     def external_part(self, name: str) -> ExternalPart:
         """Return the rows that an operator speaks for, and what its scenario does without it."""
         return external_part(self.scenario, name)
+
+    def carve(self, name: str, bus: str) -> tuple[Operator, Cut]:
+        """Return a shard of secondary operators without the one at a bus, and what belongs to that one."""
+        return carve(self.scenario, name, bus)
 
     def open_sink(self, run_dir: Path) -> Sink:
         """Open the tables of the run for writing."""

@@ -77,7 +77,9 @@ def run(
     realtime: RealtimeOption = None,
     external: Annotated[
         list[str] | None,
-        typer.Option(metavar="ROLE", help="Let a program from outside play smo.0, grid, ...; repeatable."),
+        typer.Option(
+            metavar="ROLE", help="Let a program from outside play smo.0, grid, ..., or smo:BUS; repeatable."
+        ),
     ] = None,
     interface: Annotated[str, typer.Option(help="Own address that external programs reach.")] = LOOPBACK,
     join_limit: JoinOption = 120.0,
@@ -276,6 +278,7 @@ def federate(
     door_key: Annotated[str, typer.Option(help="Key of the door's broker.")] = "voltier",
     door_interface: Annotated[str, typer.Option(help="Own address for the door.")] = LOOPBACK,
     door_port: Annotated[int, typer.Option(help="Port of the door's broker; 0: any free one.")] = 0,
+    door_bus: Annotated[str, typer.Option(help="Bus of the one operator of a shard that is played.")] = "",
     join_limit: JoinOption = 120.0,
     answer_limit: AnswerOption = 60.0,
 ) -> None:
@@ -304,7 +307,7 @@ def federate(
             key=key,
             interface=interface,
             lifeline=lifeline,
-            door=Door(transport, door_key, door_interface, door_port, join_limit, answer_limit)
+            door=Door(transport, door_key, door_interface, door_port, join_limit, answer_limit, bus=door_bus)
             if external
             else None,
         )

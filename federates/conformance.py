@@ -21,6 +21,8 @@ from voltier.federates.wiring import LOOPBACK, Wiring
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from voltier.agents.operator import Operator
+    from voltier.federates.carving import Cut
     from voltier.federates.case import ScenarioCase
     from voltier.federates.gate import Gate
     from voltier.scenarios.schema import Scenario
@@ -64,7 +66,7 @@ def check(
         str,
         typer.Argument(metavar="SCENARIO|DIR", help="A scenario, or a folder of `voltier export helics`."),
     ],
-    federate: Annotated[str, typer.Option(metavar="ROLE", help="Its part: smo.0, grid, ...")],
+    federate: Annotated[str, typer.Option(metavar="ROLE", help="Its part: smo.0, grid, ..., or smo:BUS.")],
     command: Annotated[
         str,
         typer.Option(
@@ -84,6 +86,7 @@ def check(
 
     All partners are there and act as in a run. Exit code 0: it conforms; 2: it does not, and the table says where.
     """
+    from voltier.federates.carving import part_name
     from voltier.federates.foreign_part import check_playable
     from voltier.federates.show import console
     from voltier.scenarios.schema import load_scenario
@@ -93,9 +96,10 @@ def check(
     exported = Path(target) / "run" / "config.resolved.yaml"
     source = exported.resolve() if exported.is_file() else target
     scenario = load_scenario(source, [*(override or []), f"hours={minutes / 60!r}"])
-    check_playable(scenario, federate)
+    name = part_name(federate)
+    check_playable(scenario, name)
     door = Door(transport, key, interface, join_s=join_limit, answer_s=answer_limit, address=broker)
-    verdict = examine_program(scenario, federate, door, command, console)
+    verdict = examine_program(scenario, name, door, command, console)
     verdict.show(console)
     if not verdict.passed:
         raise typer.Exit(exit_codes.INPUT)
@@ -109,7 +113,7 @@ def examine_program(scenario: Scenario, name: str, door: Door, command: str, con
 
     case, verdict = ScenarioCase(scenario), Verdict()
     part, clock = case.external_part(name), case.market_clock()
-    gate = Gate(name, Wiring(case.operator_names()), clock, door)
+    gate = Gate(name, _wiring(case, name), clock, door)
     program = None
     with tempfile.TemporaryDirectory(prefix="voltier-check-") as folder:
         path = write_invitation(Path(folder), gate.part, clock, part, door, gate.address)
@@ -130,10 +134,11 @@ def examine_program(scenario: Scenario, name: str, door: Door, command: str, con
 
 
 def _play(case: ScenarioCase, name: str, gate: Gate, verdict: Verdict) -> None:
+    from voltier.federates.carving import ALONE, CarvedOperator
     from voltier.federates.external import ExternalOperator
     from voltier.federates.local import run_local
 
-    clock, wiring = case.market_clock(), Wiring(case.operator_names())
+    clock, wiring = case.market_clock(), _wiring(case, name)
     gate.welcome()
     verdict.add("joins", "ok", f"at {gate.address}")
     part = gate.part
@@ -144,15 +149,38 @@ def _play(case: ScenarioCase, name: str, gate: Gate, verdict: Verdict) -> None:
     # Here nobody goes on without it.
     external = replace(case.external_part(name), survives=False)
     operator = ExternalOperator(name, gate, wiring, clock, external)
-    others = [case.build_operator(other) for other in case.operator_names() if other != name]
+    acting: Operator = operator
+    if name.startswith(ALONE):
+        acting = CarvedOperator(*_carved(case, name, operator))
+    others = [case.build_operator(other) for other in case.operator_names() if other != acting.name]
     try:
-        run_local([operator, *others], clock, lambda rows: None, lambda now_s: None)
+        run_local([acting, *others], clock, lambda rows: None, lambda now_s: None)
     finally:
         for kind, times in operator.sent.items():
             shown = _few(times)
             verdict.add(kind, "ok", f"{len(times)} found sound, at simulated seconds {shown}")
     gate.close()
     verdict.add("plays to the end", "ok", f"of the {clock.end_s // 60} minutes")
+
+
+def _wiring(case: ScenarioCase, name: str) -> Wiring:
+    """Return the wiring that a part sees."""
+    from voltier.federates.carving import ALONE, wiring_alone
+    from voltier.federates.foreign_part import shard_of
+
+    whole = Wiring(case.operator_names())
+    if not name.startswith(ALONE):
+        return whole
+    return wiring_alone(whole, shard_of(case.scenario, name), name.removeprefix(ALONE))
+
+
+def _carved(case: ScenarioCase, name: str, operator: Operator) -> tuple[Operator, Operator, Cut]:
+    """Return what a carved operator is made of: ours, theirs, and the cut."""
+    from voltier.federates.carving import ALONE
+    from voltier.federates.foreign_part import shard_of
+
+    ours, cut = case.carve(shard_of(case.scenario, name), name.removeprefix(ALONE))
+    return ours, operator, cut
 
 
 def _few(times: Sequence[int]) -> str:

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from voltier.agents.operator import Operator
 from voltier.federates import exit_codes
+from voltier.federates.carving import ALONE, CarvedOperator, wiring_alone
 from voltier.federates.node import GuardedSink, run_operator, run_recorder
 from voltier.federates.pace import pace_of
 from voltier.federates.ports import Case, Door, OutsiderError, load_builder
@@ -100,8 +102,12 @@ def _acting(options: FederateOptions, case: Case, life: _Life) -> Callable[[], N
 
 
 def _passing_on(options: FederateOptions, door: Door, case: Case, life: _Life) -> Callable[[], None]:
-    external = case.external_part(options.name)
     wiring, clock = Wiring(case.operator_names()), case.market_clock()
+    played, inner, carved = options.name, wiring, None
+    if door.bus:
+        carved = case.carve(options.name, door.bus)
+        played, inner = f"{ALONE}{door.bus}", wiring_alone(wiring, options.name, door.bus)
+    external = case.external_part(played)
     from voltier.federates.external import ExternalOperator
     from voltier.federates.foreign import write_invitation
     from voltier.federates.gate import Gate
@@ -111,12 +117,14 @@ def _passing_on(options: FederateOptions, door: Door, case: Case, life: _Life) -
     connection = Connection(options.transport, options.broker, options.key, options.interface)
 
     def pass_on() -> None:
-        gate = Gate(options.name, wiring, clock, door)
+        gate = Gate(played, inner, clock, door)
         life.last_duty = lambda: gate.close("the run has ended")
         write_invitation(options.run_dir, gate.part, clock, external, door, gate.address)
         life.pulse.turn("awaiting", address=gate.address)
         gate.welcome()
-        operator = ExternalOperator(options.name, gate, wiring, clock, external)
+        operator: Operator = ExternalOperator(played, gate, inner, clock, external)
+        if carved is not None:
+            operator = CarvedOperator(carved[0], operator, carved[1])
         run_operator(operator, clock, HelicsBus(options.name, wiring, connection), life.pulse)
         gate.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from voltier.agents.clock import MarketClock
-from voltier.federates.foreign_part import check_playable
+from voltier.federates.carving import ALONE, part_name
+from voltier.federates.foreign_part import check_playable, shard_of
 from voltier.federates.part import ExternalPart, Part, instants_text
 from voltier.federates.ports import Door
 from voltier.federates.progress import Watch
@@ -26,15 +28,21 @@ FOLDER = "external"
 def doors_for(
     scenario: Scenario, names: Sequence[str], transport: str, interface: str, join_s: float, answer_s: float
 ) -> dict[str, Door]:
-    """Return a door for each operator that is to be played from outside.
+    """Return a door for each operator, or shard of which one, is to be played from outside.
 
     Raises InputError for operators that cannot be, and for transports and time limits that do not allow it.
     """
     if not names:
         return {}
+    names = [part_name(name) for name in names]
     for name in names:
         check_playable(scenario, name)
-    problems = []
+    shards = [shard_of(scenario, name) if name.startswith(ALONE) else name for name in names]
+    problems = [
+        Problem("command line", "--external", shard, "one program a shard; raise federation.shards for more")
+        for shard in dict.fromkeys(shards)
+        if shards.count(shard) > 1
+    ]
     if transport not in ("zmq", "tcp"):
         remedy = "take zmq or tcp: a program outside needs a socket to join by"
         problems.append(Problem("command line", "--transport", transport, remedy))
@@ -44,9 +52,12 @@ def doors_for(
         problems.append(Problem("command line", "--answer-limit", answer_s, remedy))
     if problems:
         raise InputError(problems)
+    door = Door(transport, "", interface, join_s=join_s, answer_s=answer_s)
     return {
-        name: Door(transport, secrets.token_urlsafe(12), interface, join_s=join_s, answer_s=answer_s)
-        for name in names
+        shard: replace(
+            door, key=secrets.token_urlsafe(12), bus=name.removeprefix(ALONE) if name != shard else ""
+        )
+        for shard, name in zip(shards, names, strict=True)
     }
 
 
@@ -84,12 +95,13 @@ class Invitations:
     def __init__(self, watch: Watch, run_dir: Path, doors: Mapping[str, Door], console: Console) -> None:
         self._watch, self._folder, self._console = watch, run_dir / FOLDER, console
         self._waiting = list(doors)
+        self._played = {name: f"{ALONE}{door.bus}" if door.bus else name for name, door in doors.items()}
 
     def __call__(self, now_s: int, states: Mapping[str, str]) -> None:
         """Pass the state on and print what is new."""
         for name in [name for name in self._waiting if states.get(name) == "awaiting"]:
             self._waiting.remove(name)
-            path = self._folder / f"{name}.json"
+            path = self._folder / f"{self._played[name]}.json"
             show_invitation(self._console, json.loads(path.read_text(encoding="utf-8")), path)
         self._watch(now_s, states)
 

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from voltier.agents.operator import Operator
+from voltier.federates.carving import ALONE, Cut
 from voltier.federates.part import ExternalPart
 from voltier.federates.wiring import role_of
 from voltier.grid.errors import InputError, Problem
-from voltier.scenarios.build import operator_names
+from voltier.scenarios.build import build_secondary, operator_names
 from voltier.scenarios.built_case import BuiltCase, built_case, start_taps
 from voltier.scenarios.schema import Scenario
 
@@ -19,28 +21,61 @@ PLAYABLE = ("wholesale", "resilience", "smo", "pmo", "cmo", "grid")
 def check_playable(scenario: Scenario, name: str) -> None:
     """Raise InputError if nobody outside can play an operator of this scenario."""
     can = [other for other in operator_names(scenario) if role_of(other) in PLAYABLE]
-    most = scenario.federation.shards
-    if role_of(name) == "area":
+    shards = f"one of {', '.join(can)}; federation.shards says how many smo.k and cmo.k there are"
+    if name.startswith(ALONE):
+        remedy = _why_not_alone(scenario, name.removeprefix(ALONE))
+    elif role_of(name) == "area":
         remedy = "areas confer in slots of an instant, which only our own do; leave it in"
-    elif ":" in name:
-        remedy = (
-            f"operators are taken by shards: there are {', '.join(can)}; with --set federation.shards=N (now {most}, "
-            "at most one a secondary operator) each smo.k and cmo.k serves fewer, down to a single one"
-        )
-    else:
-        remedy = f"one of {', '.join(can)}; federation.shards says how many smo.k and cmo.k there are"
-    if name not in can:
-        raise InputError([Problem("command line", "--external", name, remedy)])
-    if name == "pmo" and scenario.design == "no_market":
+    elif name == "pmo" and scenario.design == "no_market":
         remedy = "in the design no_market there is no primary market to play"
-        raise InputError([Problem("command line", "--external", name, remedy)])
+    else:
+        remedy = "" if name in can else f"{shards}; smo:BUS is a single secondary operator"
+    if remedy:
+        shown = name.replace(ALONE, "smo:", 1)
+        raise InputError([Problem("command line", "--external", shown, remedy)])
+
+
+def _why_not_alone(scenario: Scenario, bus: str) -> str:
+    case = built_case(scenario)
+    buses = [case.feeder.bus[at] for at in case.population.smo_bus]
+    if bus not in buses:
+        return f"there is no secondary operator at this bus; there are some at {', '.join(buses)}"
+    if scenario.primary.transport != "local":
+        return "with a federated primary market take a whole shard, smo.k"
+    if len(case.shard(_place(case, bus)[0]).smo_bus) == 1:
+        return f"it is alone in its shard: take smo.{_place(case, bus)[0]}"
+    return ""
+
+
+def _place(case: BuiltCase, bus: str) -> tuple[int, int]:
+    """Return (shard, place in it) of the operator at a bus."""
+    at = [case.feeder.bus[b] for b in case.population.smo_bus].index(bus)
+    return next((k, int(np.searchsorted(smo, at))) for k, smo in enumerate(case.shard_smos) if at in smo)
+
+
+def shard_of(scenario: Scenario, name: str) -> str:
+    """Return the shard, "smo.k", that serves an operator named alone."""
+    return f"smo.{_place(built_case(scenario), name.removeprefix(ALONE))[0]}"
+
+
+def carve(scenario: Scenario, name: str, bus: str) -> tuple[Operator, Cut]:
+    """Return a shard of secondary operators without the one at a bus, and what belongs to that one."""
+    check_playable(scenario, f"{ALONE}{bus}")
+    case = built_case(scenario)
+    k, i = _place(case, bus)
+    part = case.shard(k)
+    cut = Cut(int(part.smo_index[i]), part.sma_index[part.sma_smo == i], i)
+    return build_secondary(scenario, k, np.delete(np.arange(len(part.smo_bus)), i)), cut
 
 
 def external_part(scenario: Scenario, name: str) -> ExternalPart:
     """Return the facts and limits of an operator's part. Raises InputError if nobody outside can play it."""
     check_playable(scenario, name)
     role, _, shard = name.partition(".")
-    case = built_case(scenario)
+    case, alone = built_case(scenario), None
+    if name.startswith(ALONE):
+        k, alone = _place(case, name.removeprefix(ALONE))
+        shard = str(k)
     facts: dict[str, Any] = {
         "seed": scenario.seed,
         "start": scenario.start.isoformat(),
@@ -51,9 +86,9 @@ def external_part(scenario: Scenario, name: str) -> ExternalPart:
     rows: dict[str, list[int]] = {}
     survives = role == "resilience"
     if role in ("smo", "cmo"):
-        part = case.shard(int(shard))
-        facts |= _agents(case, int(shard))
-        smo, sma = part.smo_index.tolist(), part.sma_index.tolist()
+        tables = _agents(case, int(shard), alone)
+        facts |= tables
+        smo, sma = [row["smo"] for row in tables["smo"]], [row["sma"] for row in tables["sma"]]
         rows = {f"SmaSchedule>cmo.{shard}": sma} if role == "smo" else {f"SmaBids>smo.{shard}": sma}
         if role == "smo" and scenario.primary.transport == "local":
             rows["SmoBids>pmo"] = smo
@@ -68,8 +103,8 @@ def external_part(scenario: Scenario, name: str) -> ExternalPart:
     return ExternalPart(facts=facts, rows=rows, n_bus=len(case.feeder.bus), survives=survives)
 
 
-def _agents(case: BuiltCase, shard: int) -> dict[str, Any]:
-    """Return the operators and agents of a shard, as tables in the order of their messages."""
+def _agents(case: BuiltCase, shard: int, alone: int | None) -> dict[str, list[dict[str, Any]]]:
+    """Return the operators and agents of a shard, or of one place in it, as tables in the order of their messages."""
     part, feeder = case.shard(shard), case.feeder
     at = {generator.bus: generator for generator in case.scenario.generators}
     smo = [
@@ -85,6 +120,7 @@ def _agents(case: BuiltCase, shard: int) -> dict[str, Any]:
             else 1.0,
         }
         for i, bus in enumerate(part.smo_bus.tolist())
+        if alone in (None, i)
     ]
     sma = [
         {
@@ -93,5 +129,6 @@ def _agents(case: BuiltCase, shard: int) -> dict[str, Any]:
             "smo": int(part.smo_index[part.sma_smo[j]]),
         }
         for j in range(len(part.sma_index))
+        if alone is None or part.sma_smo[j] == alone
     ]
     return {"smo": smo, "sma": sma}

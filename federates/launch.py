@@ -110,6 +110,7 @@ def door_options(door: Door) -> list[str]:
     """Return the options by which `voltier federate` opens a door."""
     return [
         *("--external", "--door-key", door.key, "--door-interface", door.interface),
+        *(("--door-bus", door.bus) if door.bus else ()),
         *(
             "--door-port",
             str(door.port),

@@ -116,7 +116,8 @@ class Door:
     """Where and how long a federate from outside is waited for.
 
     interface : own address that it can reach; port : of its broker, 0 for any free one; address : of a broker that is
-    there already, to take instead of an own one; join_s, answer_s : wall time
+    there already, to take instead of an own one; bus : of the one operator of a shard that it plays, "" for all of
+    them; join_s, answer_s : wall time
     until it must have joined, and must have answered at an instant [s].
     """
 
@@ -127,6 +128,7 @@ class Door:
     join_s: float = 120.0
     answer_s: float = 60.0
     address: str = ""
+    bus: str = ""
 
 
 class Bus(Protocol):

@@ -182,6 +182,11 @@ def _resilience(scenario: Scenario, _: int) -> Operator:
 
 
 def _smo(scenario: Scenario, k: int) -> Operator:
+    return build_secondary(scenario, k)
+
+
+def build_secondary(scenario: Scenario, k: int, places: np.ndarray | None = None) -> Operator:
+    """Build the k-th shard of secondary operators: all of them, or those in some places of the shard."""
     from voltier.agents.smo import SecondaryOperator, SecondaryRules
     from voltier.market.pricing import TariffRules
     from voltier.market.scores import CommitmentRules, TrustRules
@@ -213,6 +218,8 @@ def _smo(scenario: Scenario, k: int) -> Operator:
         settlement_period_s=scenario.recording.settlement_period_s,
     )
     rows = _smo_rows(built_case(scenario), k)
+    if places is not None:
+        rows = _some(rows, places)
     return SecondaryOperator(k, rows, rules, market_clock(scenario), _bid_takers(scenario, rows))
 
 
@@ -244,6 +251,23 @@ def _smo_rows(case: BuiltCase, k: int) -> SmoRows:
         phases=feeder.has_phase[part.smo_bus],
         gen_max_kw=gen_max_kw,
         alpha_usd_per_kw2h=alpha,
+    )
+
+
+def _some(rows: SmoRows, places: np.ndarray) -> SmoRows:
+    """Return the rows of some operators of a shard and of their agents, in their order."""
+    counts = np.diff(rows.offset)
+    sma = np.isin(np.repeat(np.arange(len(rows.smo)), counts), places)
+    return SmoRows(
+        smo=rows.smo[places],
+        bus=rows.bus[places],
+        name=tuple(rows.name[i] for i in places),
+        sma=rows.sma[sma],
+        n_sma_total=rows.n_sma_total,
+        offset=np.concatenate([[0], np.cumsum(counts[places])]),
+        phases=rows.phases[places],
+        gen_max_kw=rows.gen_max_kw[places],
+        alpha_usd_per_kw2h=rows.alpha_usd_per_kw2h[places],
     )
 
 

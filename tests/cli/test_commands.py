@@ -51,6 +51,7 @@ def test_help_names_every_public_command(tmp_path: Path) -> None:
         "compare",
         "study",
         "export",
+        "check",
         "doctor",
     ):
         assert f"\n  {name} " in done.stdout
@@ -137,6 +138,23 @@ def test_validate_says_that_a_library_scenario_is_sound(tmp_path: Path) -> None:
         (["export", "gridlabd", "ieee123-day", "full"], ["full", "empty or not there yet"]),
         (["export", "gridlabd", "ieee123-day", "out", "--run", "full"], ["no run directory"]),
         (["import", "gridlabd", "no-such.glm", "out"], ["no-such.glm", "provide"]),
+        (["export", "helics", "no-such-day", "out"], ["no-such-day", "ieee123-day"]),
+        (
+            ["run", "ieee123-day", "--external", "smo.7"],
+            ["--external", "smo.7", "smo.0, pmo, cmo.0, grid", "federation.shards", "smo:BUS"],
+        ),
+        (["run", "ieee123-day", "--external", "smo:9999"], ["smo:9999", "no secondary operator at this bus"]),
+        (
+            ["run", "ieee123-day", "--external", "smo:35", "--external", "smo.0"],
+            ["one program a shard", "federation.shards"],
+        ),
+        (["run", "ieee123-areas", "--external", "area.0"], ["area.0", "areas confer"]),
+        (["run", "ieee123-day", "--external", "smo.0", "--transport", "none"], ["--transport", "zmq or tcp"]),
+        (
+            ["run", "ieee123-day", "--external", "grid", "--answer-limit", "200"],
+            ["--answer-limit", "federation.timeout_s"],
+        ),
+        (["check", "ieee123-day", "--federate", "recorder"], ["recorder", "smo.0"]),
     ],
 )
 def test_bad_input_is_refused_with_a_remedy_before_anything_starts(

@@ -16,9 +16,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from voltier.agents.messages import Conditions, SmaMeters, encode
+from voltier.federates.carving import CarvedOperator
+from voltier.federates.case import ScenarioCase
 from voltier.federates.helics import free_port
+from voltier.federates.local import run_local
 from voltier.federates.schemas import message_schemas
-from voltier.scenarios.results import read_table
+from voltier.scenarios.build import build_secondary, table_layouts
+from voltier.scenarios.results import TableWriter, read_table
+from voltier.scenarios.schema import load_scenario
 
 pytestmark = [pytest.mark.federation, pytest.mark.usefixtures("nothing_left_behind")]
 
@@ -122,9 +127,24 @@ def test_the_tutorial_s_grid_carries_the_market(tmp_path: Path, reference: Path)
     assert theirs.p_kw[:3].sum() == pytest.approx(ours.p_kw[:3].sum(), rel=0.05)
 
 
-@pytest.mark.parametrize("program", ["foreign_smo.py", "foreign_grid.py"])
-def test_the_check_passes_the_tutorials(program: str, tmp_path: Path) -> None:
-    role = {"foreign_smo.py": "smo.0", "foreign_grid.py": "grid"}[program]
+def test_a_shard_in_two_pieces_changes_no_bit(tmp_path: Path, reference: Path) -> None:
+    """The same operator taken out of its shard and put beside it: every row, every bit."""
+    scenario = load_scenario("ieee123-hour", ["hours=0.1666666666666667"])
+    case = ScenarioCase(scenario)
+    ours, cut = case.carve("smo.0", "35")
+    operator = CarvedOperator(ours, build_secondary(scenario, 0, np.array([cut.row])), cut)
+    sink = TableWriter(tmp_path, table_layouts(scenario))
+    others = [case.build_operator(name) for name in case.operator_names() if name != "smo.0"]
+    run_local([operator, *others], case.market_clock(), sink.add, lambda now_s: None)
+    sink.finalise()
+    same_tables(tmp_path, reference)
+
+
+@pytest.mark.parametrize(
+    ("program", "role"),
+    [("foreign_smo.py", "smo.0"), ("foreign_smo.py", "smo:35"), ("foreign_grid.py", "grid")],
+)
+def test_the_check_passes_the_tutorials(program: str, role: str, tmp_path: Path) -> None:
     command = f"{sys.executable} -P {DOCS / program} {{invitation}}"
     done = voltier("check", "ieee123-hour", "--federate", role, "--command", command, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
