@@ -72,7 +72,9 @@ def run(
     transport: TransportOption = "zmq",
     external: Annotated[
         list[str] | None,
-        typer.Option(metavar="ROLE", help="Let a program from outside play smo.0, grid, ..., or smo:BUS; repeatable."),
+        typer.Option(
+            metavar="ROLE", help="Let a program from outside play smo.0, grid, ..., or smo:BUS; repeatable."
+        ),
     ] = None,
     interface: Annotated[str, typer.Option(help="Own address that external programs reach.")] = LOOPBACK,
     join_limit: JoinOption = 120.0,

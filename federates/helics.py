@@ -113,9 +113,7 @@ class Broker:
             raise FederationError(
                 f"the HELICS broker does not start ({' '.join(options)}); is the port taken?"
             )
-        self.address: str = (h.helicsBrokerGetIdentifier if inproc else h.helicsBrokerGetAddress)(
-            self.handle
-        )
+        self.address: str = (h.helicsBrokerGetIdentifier if inproc else h.helicsBrokerGetAddress)(self.handle)
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until all federates have left; return whether they have."""

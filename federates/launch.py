@@ -111,7 +111,14 @@ def door_options(door: Door) -> list[str]:
     return [
         *("--external", "--door-key", door.key, "--door-interface", door.interface),
         *(("--door-bus", door.bus) if door.bus else ()),
-        *("--door-port", str(door.port), "--join-limit", str(door.join_s), "--answer-limit", str(door.answer_s)),
+        *(
+            "--door-port",
+            str(door.port),
+            "--join-limit",
+            str(door.join_s),
+            "--answer-limit",
+            str(door.answer_s),
+        ),
     ]
 
 

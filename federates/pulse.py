@@ -15,7 +15,16 @@ import msgspec
 PERIOD_S = 0.25
 
 State = Literal[
-    "starting", "building", "awaiting", "joining", "listening", "waiting", "deciding", "sending", "done", "failed"
+    "starting",
+    "building",
+    "awaiting",
+    "joining",
+    "listening",
+    "waiting",
+    "deciding",
+    "sending",
+    "done",
+    "failed",
 ]
 Kind = Literal["", "input", "operator", "clearing", "wiring", "external", "bus"]
 

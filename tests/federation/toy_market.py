@@ -280,9 +280,7 @@ class ToyCase:
         rows = {} if operator.sma is None else {"SmoBids>pmo": operator.smo.tolist()}
         if operator.sma is not None:
             rows[f"SmaSchedule>cmo.{operator.shard}"] = operator.sma.tolist()
-        return ExternalPart(
-            facts={"smo": operator.smo.tolist()}, rows=rows, survives=operator.role == "smo"
-        )
+        return ExternalPart(facts={"smo": operator.smo.tolist()}, rows=rows, survives=operator.role == "smo")
 
 
 def case(config: Path) -> ToyCase:
