@@ -75,8 +75,6 @@ class ExternalOperator:
         sent = {(type(item.body).__name__, item.receiver) for item in mail}
         found = []
         for kind, role in expected(self.name, self._wiring, self._clock, now_s):
-            if kind in self._part.optional:
-                continue
             receivers = [key.partition(">")[2] for key in self._part.rows if key.startswith(f"{kind}>")]
             if receivers:
                 found += [f"{kind} to {to}" for to in receivers if (kind, to) not in sent]

@@ -62,14 +62,13 @@ class ExternalPart:
 
     facts : the rows it is about, for its author to read. rows : "MESSAGE>receiver" → the exact content of the
     message's index. n_bus : size of the feeder's bus table. survives : whether the market goes on, on what was said
-    last, when the federate is gone. optional : types of answers that this case does without.
+    last, when the federate is gone.
     """
 
     facts: Mapping[str, Any] = field(default_factory=dict)
     rows: Mapping[str, Sequence[int]] = field(default_factory=dict)
     n_bus: int | None = None
     survives: bool = False
-    optional: tuple[str, ...] = ()
 
 
 def part_of(name: str, wiring: Wiring) -> Part:
