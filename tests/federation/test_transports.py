@@ -40,7 +40,11 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> dict:
     return run_here(SETTINGS, tmp_path_factory.mktemp("reference") / "run")
 
 
-@pytest.mark.parametrize("transport", ["zmq", "tcp", "inproc"])
+# On a busy machine HELICS 3.6.1 over tcp has aborted in a thread of its own, twice in some hundred runs.
+TCP = pytest.param("tcp", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("transport", ["zmq", TCP, "inproc"])
 def test_a_federation_equals_the_loop_in_one_process(transport: str, tmp_path: Path, reference: dict) -> None:
     rows = run_federated(SETTINGS, tmp_path / "run", transport)
     # Also what each operator heard and in which order: that is in the events.
