@@ -268,6 +268,9 @@ def _wrong_gridlabd(scenario: Scenario) -> list[tuple[str, object, str]]:
         remedy = "set it to gridlabd, or leave the section gridlabd out: its devices live in that engine"
         wrong.append(("feeder.engine", engine, remedy))
     most = max(section.houses, section.pv)
+    if not most + section.batteries:
+        remedy = "give at least one house or array, or leave the section out"
+        wrong.append(("gridlabd", "no devices", remedy))
     if section.batteries > most:
         remedy = f"give at most {most}, as many as houses or pv: a battery follows what its premises draw"
         wrong.append(("gridlabd.batteries", section.batteries, remedy))

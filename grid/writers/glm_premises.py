@@ -109,6 +109,7 @@ def _surroundings(site: Site) -> Iterator[str]:
     yield "module generators;\nmodule climate;\n"
     for name, hours in (("lights", _LIGHTS), ("plugs", _PLUGS), ("at_home", _AT_HOME)):
         yield f"schedule premises_{name} {{ {hours}; }}\n"
+    # houses take the first climate of a model
     for name in (SKY, PLANE):
         yield block(
             "climate",
@@ -268,11 +269,11 @@ def _pv(premises: Premises, k: int, name: str, phases: str) -> Iterator[str]:
             "panel_type": "SINGLE_CRYSTAL_SILICON",
             "rated_power": watts,
             "orientation": "DEFAULT",
-            # the plane's irradiance is given such that rating times it is the output: no losses are taken off twice
+            # the plane's irradiance is given such that rating times it is the output: no losses are taken off twice;
+            # what the package cannot turn off is a temperature coefficient of 0.013 % a degree
             "derating": "1.0",
             "soiling": "1.0",
             "shading_factor": "1.0",
-            "Pmax_temp_coeff": "0.0",
         },
     )
 
