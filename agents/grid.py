@@ -9,9 +9,10 @@ import numpy as np
 from voltier.agents.clock import MINUTE_S
 from voltier.agents.messages import Index, Injections, Measurement, Taps
 from voltier.agents.operator import Mail, Outbox, Rows
+from voltier.agents.premises import PremisesRecord
 from voltier.grid.errors import FederationError, NotConvergedError
 from voltier.grid.feeder import Feeder
-from voltier.grid.flow.port import Flow, PowerFlow
+from voltier.grid.flow.port import Clocked, Flow, PowerFlow
 from voltier.grid.regulators import next_taps, regulators_above
 
 _PHASE = "abc"
@@ -25,6 +26,7 @@ class GridOperator:
     tap : (n_reg,) positions at the start. controlled : whether regulators act on line-drop compensation, or stay.
     areas : areas of the primary market that clear it in the primary operator's place, and so need the taps too
     metered_by : operators beside the primary one that read the substation's meter.
+    record_period_s : between records of devices that live in the engine.
     """
 
     name = "grid"
@@ -40,7 +42,9 @@ class GridOperator:
         v_max_pu: float,
         areas: Sequence[str] = (),
         metered_by: Sequence[str] = ("resilience",),
+        record_period_s: int = 300,
     ) -> None:
+        self._premises = PremisesRecord(record_period_s)
         self._metered_by = ("pmo", *metered_by)
         self._feeder, self._engine, self._tap, self._controlled = feeder, engine, tap, controlled
         self._limits, self._tap_readers = (v_min_pu, v_max_pu), ("pmo", *areas)
@@ -52,6 +56,8 @@ class GridOperator:
         t_s = now_s // MINUTE_S * MINUTE_S
         p_kw, q_kvar = self._gather([mail.body for mail in inbox if isinstance(mail.body, Injections)])
         try:
+            if isinstance(self._engine, Clocked):
+                self._engine.begin(t_s)
             flow = self._engine.solve(p_kw, q_kvar, self._tap)
             if self._controlled and not self._settled:
                 flow = self._settle(flow, p_kw, q_kvar)
@@ -64,6 +70,9 @@ class GridOperator:
         taps = Taps(t_s=t_s, tap=self._tap)
         outbox.mail += [Mail(self.name, to, taps) for to in self._tap_readers]
         next_tap = next_taps(self._feeder, flow, self._tap) if self._controlled else self._tap
+        if flow.own is not None:
+            p_kw, q_kvar = p_kw + flow.own.p_kw, q_kvar + flow.own.q_kvar
+            outbox.rows += self._premises.take(t_s, flow.own)
         self._record(t_s, flow, p_kw, q_kvar, outbox)
         if flow.note:
             outbox.rows.append(_event(t_s, "power-flow", flow.note))

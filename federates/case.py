@@ -9,6 +9,7 @@ from voltier.agents.operator import Operator, Rows
 from voltier.federates.carving import Cut
 from voltier.federates.foreign_part import carve, external_part
 from voltier.federates.gridlabd_engine import GRIDLABD, GridlabdFlow
+from voltier.federates.gridlabd_premises import premises_in_model
 from voltier.federates.part import ExternalPart
 from voltier.federates.ports import Channel, Pacing, Sink
 from voltier.grid.feeder import Feeder
@@ -42,7 +43,8 @@ class ScenarioCase:
         if name != GRIDLABD:
             return engine(name, feeder)
         # an attempt, a new start and a second attempt must end before the federation calls the grid silent
-        return GridlabdFlow(feeder, timeout_s=self.scenario.federation.timeout_s / 4.0)
+        timeout_s = self.scenario.federation.timeout_s / 4.0
+        return GridlabdFlow(feeder, timeout_s=timeout_s, premises=premises_in_model(self.scenario, feeder))
 
     def market_clock(self) -> MarketClock:
         """Return the clock of the run."""

@@ -10,12 +10,13 @@ import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import networkx as nx
 import numpy as np
 
 from voltier.federates.gridlabd_child import ChildLost, GridlabdChild, GridlabdSaid
+from voltier.federates.gridlabd_premises import PremisesInModel
 from voltier.federates.gridlabd_worker import Request
 from voltier.grid.errors import FederationError, InputError, NotConvergedError, Problem
 from voltier.grid.feeder import Feeder
@@ -28,7 +29,10 @@ from voltier.grid.writers.gridlabd import GlmSetting, gridlabd_model
 
 GRIDLABD = "gridlabd"
 MINUTE = timedelta(minutes=1)
-START = datetime(2020, 1, 1, tzinfo=UTC)
+START = datetime(2020, 1, 1)
+LEAD_MIN = 12
+"""Minutes by which a model with premises begins before its first: every solution needs a minute of its own, and the
+regulators may take eleven to settle."""
 # A power flow without solution ends after 10 times 50 Newton steps, half a second, instead of a minute; one with
 # a solution takes less than 10 Newton steps.
 LIMIT = "#set iteration_limit=10\n"
@@ -95,13 +99,19 @@ class GridlabdFlow:
     A process that hangs, dies, or finds no solution is replaced once by a new one that starts from the last good
     state and tries the same minute again; the solution then says so in its note.
 
-    timeout_s : wall time that a solution may take, and a start (which loads the model)
+    Premises that live in the model go on with its clock, which then is that of the run (see begin); a new process has
+    them begin again, and the note says so.
+
+    timeout_s : wall time that a solution may take, and a start (which loads the model) ; premises : None, or what
+    lives in the model beside the injections
     Raises InputError where the package is missing or the feeder cannot be written as a model.
     """
 
-    def __init__(self, feeder: Feeder, *, timeout_s: float = 30.0) -> None:
+    def __init__(
+        self, feeder: Feeder, *, timeout_s: float = 30.0, premises: PremisesInModel | None = None
+    ) -> None:
         check_gridlabd(GRIDLABD)
-        self._feeder, self._timeout_s = feeder, timeout_s
+        self._feeder, self._timeout_s, self._premises = feeder, timeout_s, premises
         self._model = GlmFeeder.of(feeder, keeps_open=True)
         self._mask = self._model.fed
         self._place = np.argwhere(self._mask)
@@ -112,7 +122,12 @@ class GridlabdFlow:
         self._good = _State(np.zeros(n_reg, dtype=np.int64), np.zeros((len(self._place), 2)))
         self._child: GridlabdChild | None = None
         self._held = self._good
-        self._minute = 0
+        self._t_s = 0
+        self._clock, self._started_s = START, 0
+
+    def begin(self, t_s: int) -> None:
+        """Say the simulated second, a whole minute, that the next solutions are for; only premises heed it."""
+        self._t_s = t_s
 
     def solve(self, p_kw: Array, q_kvar: Array, tap: Index) -> Flow:
         """Solve for constant-power injections at every bus and phase (see PowerFlow.solve).
@@ -127,7 +142,8 @@ class GridlabdFlow:
             flow = self._attempt(state)
         except (ChildLost, GridlabdSaid) as first:
             self.close()
-            note = f"GridLAB-D was started anew from its last good state: {first}"
+            begun_again = "; its premises begin again at their set-points" if self._premises else ""
+            note = f"GridLAB-D was started anew from its last good state{begun_again}: {first}"
             try:
                 flow = self._attempt(state)
             except GridlabdSaid as second:
@@ -157,8 +173,8 @@ class GridlabdFlow:
         if self._child is None:
             self._start()
         assert self._child is not None
-        self._minute += 1
-        until = (START + self._minute * MINUTE).strftime("%Y-%m-%dT%H:%M:%S")
+        self._clock = self._next_instant()
+        until = self._clock.strftime("%Y-%m-%dT%H:%M:%S")
         writes = self._writes(state)
         values = self._child.ask(
             Request(self._timeout_s, writes=writes, until=until, reads=self._reads, sums=LINK_POWERS)
@@ -166,12 +182,27 @@ class GridlabdFlow:
         self._held = state
         return self._flow(state, values)
 
+    def _next_instant(self) -> datetime:
+        """Give the instant to solve: the next minute, with premises the run's, or one of those before the first."""
+        after = self._clock + MINUTE
+        if self._premises is None:
+            return after
+        now = self._premises.start + timedelta(seconds=self._t_s)
+        if after > now:
+            raise FederationError(f"GridLAB-D's premises cannot go back to {now:%Y-%m-%d %H:%M}")
+        return after if self._started_s == self._t_s else now
+
     def _start(self) -> None:
         """Start a process and load the model in the last good state."""
         bus, phase = self._place.T
         injection = PhaseInjections(bus, phase, self._good.power[:, 0], self._good.power[:, 1])
-        text = gridlabd_model(self._feeder, self._good.tap, injection, setting=SETTING)
-        self._child, self._held, self._minute = GridlabdChild(), self._good, 0
+        setting, more, self._clock, self._started_s = SETTING, "", START, self._t_s
+        if self._premises is not None:
+            self._clock = self._premises.start + timedelta(seconds=self._t_s) - LEAD_MIN * MINUTE
+            setting = replace(SETTING, start=f"{self._clock:%Y-%m-%d %H:%M:%S}")
+            more = self._premises.text(self._model)
+        text = gridlabd_model(self._feeder, self._good.tap, injection, setting=setting) + more
+        self._child, self._held = GridlabdChild(), self._good
         try:
             self._child.ask(Request(self._timeout_s, model=LIMIT + text + HEARTBEAT))
         except GridlabdSaid as error:
@@ -187,7 +218,7 @@ class GridlabdFlow:
         for name, rows in self._regulators.items():
             moved = [k for k in rows if state.tap[k] != self._held.tap[k]]
             writes += [(name, f"tap_{self._letter(k)}", str(int(state.tap[k]))) for k in moved]
-        return writes
+        return writes if self._premises is None else writes + self._premises.writes(self._t_s)
 
     def _letter(self, regulator: int) -> str:
         return "ABC"[self._feeder.regulators.phase[regulator]]
@@ -201,11 +232,15 @@ class GridlabdFlow:
             *((name[bus], f"voltage_{'ABC'[phase]}") for bus, phase in self._place.tolist()),
             *((source, f"measured_power_{letter}") for letter in "ABC"),
             *((regulator, f"current_out_{letter}") for regulator, letter in regulators),
+            *(() if self._premises is None else self._premises.reads),
         ]
 
     def _flow(self, state: _State, values: Complex) -> Flow:
         n_place, rows = len(self._place), [k for rows in self._regulators.values() for k in rows]
-        volts, import_va, amps, through_va = np.split(values, np.cumsum([n_place, 3, len(rows)]))
+        n_own = 0 if self._premises is None else len(self._premises.reads)
+        volts, import_va, amps, own_values, through_va = np.split(
+            values, np.cumsum([n_place, 3, len(rows), n_own])
+        )
         v_pu = np.full(self._mask.shape, np.nan + 1j * np.nan)
         bus = self._place[:, 0]
         v_pu[self._mask] = volts / np.asarray(PerUnit(1.0, self._feeder.kv_ll[bus]).v_base_v)
@@ -216,10 +251,16 @@ class GridlabdFlow:
         current[rows] = amps
         p_cc_kw = -import_va.real / 1000.0
         loss_kw = float((through_va[0::2] - through_va[1::2]).real.sum() / 1000.0)
-        missing_kw = float(state.power[:, 0].sum() - p_cc_kw.sum()) - loss_kw
+        own, injected_kw = None, float(state.power[:, 0].sum())
+        if self._premises is not None:
+            own, service_loss_kw = self._premises.take(own_values, self._mask.shape)
+            loss_kw -= service_loss_kw
+            injected_kw += float(own.p_kw.sum())
+        missing_kw = injected_kw - float(p_cc_kw.sum()) - loss_kw
         if not abs(missing_kw) < BALANCE_KW + BALANCE_SHARE * np.abs(state.power[:, 0]).sum():
             raise GridlabdSaid(f"its answer lacks {missing_kw:g} kW between injections, import and losses")
-        return Flow(v_pu, p_cc_kw, -import_va.imag / 1000.0, loss_kw, current, converged=True)
+        q_cc_kvar = -import_va.imag / 1000.0
+        return Flow(v_pu, p_cc_kw, q_cc_kvar, loss_kw, current, converged=True, own=own)
 
 
 def _high_side(feeder: Feeder, grounded: np.ndarray) -> dict[int, int]:

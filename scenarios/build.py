@@ -14,6 +14,7 @@ from voltier.grid.errors import FederationError, InputError, Problem
 from voltier.grid.feeder import Feeder
 from voltier.grid.flow.engines import engine
 from voltier.grid.flow.port import PowerFlow
+from voltier.scenarios.build_gridlabd import premises_of
 from voltier.scenarios.build_hardware import outside_of
 from voltier.scenarios.build_primary import area_names, areas_of, build_area, build_pmo, phase_nodes
 from voltier.scenarios.built_case import BuiltCase, built_case, market_clock, start_taps
@@ -102,6 +103,11 @@ def table_layouts(scenario: Scenario) -> dict[str, TableLayout]:
         **({"areas": layout("areas")} if scenario.primary.transport == "federated" else {}),
         **({} if scenario.bulk is None else {"bulk": layout("bulk", area=("1", "2"))}),
         **({"hardware": _hardware_layout(scenario)} if scenario.hardware else {}),
+        **(
+            {}
+            if scenario.gridlabd is None
+            else {"gridlabd": layout("gridlabd", object=premises_of(scenario, feeder).objects)}
+        ),
         **({"realtime": layout("realtime")} if scenario.federation.realtime else {}),
     }
 
@@ -314,6 +320,7 @@ def _grid(scenario: Scenario, make_engine: Callable[[str, Feeder], PowerFlow]) -
         v_max_pu=scenario.feeder.v_max_pu,
         areas=area_names(scenario),
         metered_by=("resilience",) if scenario.bulk is None else ("resilience", "bulk"),
+        record_period_s=scenario.recording.consumer_period_s,
     )
 
 

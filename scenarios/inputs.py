@@ -60,9 +60,7 @@ def conditions(scenario: Scenario) -> ConditionSeries:
     between its hourly readings; irradiance, an hourly mean, between the middles of its hours.
     Raises InputError.
     """
-    first = (scenario.start_second_of_day + WARM_UP_S) // MINUTE_S
-    n = (scenario.end_s - WARM_UP_S) // MINUTE_S + scenario.consumer.horizon_h * 60
-    minute_of_run = first + np.arange(n)
+    minute_of_run = _minutes_of(scenario)
     weather = read_weather(_path(scenario.inputs, "weather_csv"))
     temp_air_c, pv_available = weather_minutes(weather, scenario.start, minute_of_run, scenario.inputs)
     price = _price_minutes(_path(scenario.inputs, "price_csv"), scenario, minute_of_run)
@@ -129,26 +127,22 @@ def weather_minutes(
     PV: direct and diffuse irradiance on the tilted plane (isotropic sky), module temperature after Faiman,
     output after PVWatts, less pv_loss, at most the rating. Global irradiance follows from the other two.
     """
-    import pandas as pd
-    from pvlib import irradiance, pvsystem, solarposition, temperature
+    from pvlib import irradiance, pvsystem, temperature
 
-    hour = _hours_from_new_year(start) + (minute + 0.5) / 60.0
+    hour = _middle_hours(start, minute)
     temp_air_c, wind = (
         _between_hours(weather[name], hour - 1.0) for name in ("temp_air_c", "wind_speed_m_s")
     )
-    times = pd.DatetimeIndex(_utc_minutes(start, minute, site.utc_offset_h))
-    sun = solarposition.get_solarposition(times, site.latitude_deg, site.longitude_deg, temperature=15.0)
+    sun = _sun(start, minute, site)
     zenith = sun["apparent_zenith"].to_numpy()
-    up = zenith < 90.0
-    dni = np.where(up, _between_hours(weather["dni_w_m2"], hour - 0.5), 0.0)
-    dhi = np.where(up, _between_hours(weather["dhi_w_m2"], hour - 0.5), 0.0)
+    dni, dhi, ghi = _irradiance(weather, hour, zenith)
     plane = irradiance.get_total_irradiance(
         site.pv_tilt_deg,
         site.pv_azimuth_deg,
         zenith,
         sun["azimuth"].to_numpy(),
         dni=dni,
-        ghi=dhi + dni * np.where(up, np.cos(np.radians(zenith)), 0.0),
+        ghi=ghi,
         dhi=dhi,
         model="isotropic",
     )
@@ -156,6 +150,40 @@ def weather_minutes(
     module_c = temperature.faiman(poa, temp_air_c, wind)
     output = np.asarray(pvsystem.pvwatts_dc(poa, module_c, 1.0, _GAMMA_PER_C), dtype=np.float64)
     return temp_air_c, np.clip(output * (1.0 - site.pv_loss), 0.0, 1.0)
+
+
+def sky_minutes(scenario: Scenario) -> tuple[Array, Array, Array]:
+    """Return direct normal, diffuse and global horizontal irradiance [W/m²] of each minute of conditions."""
+    minute = _minutes_of(scenario)
+    weather = read_weather(_path(scenario.inputs, "weather_csv"))
+    zenith = _sun(scenario.start, minute, scenario.inputs)["apparent_zenith"].to_numpy()
+    return _irradiance(weather, _middle_hours(scenario.start, minute), zenith)
+
+
+def _minutes_of(scenario: Scenario) -> NDArray[np.int64]:
+    """Return the minutes of conditions, counted from midnight of the start day."""
+    first = (scenario.start_second_of_day + WARM_UP_S) // MINUTE_S
+    return first + np.arange((scenario.end_s - WARM_UP_S) // MINUTE_S + scenario.consumer.horizon_h * 60)
+
+
+def _middle_hours(start: datetime, minute: NDArray[np.int64]) -> Array:
+    return np.asarray(_hours_from_new_year(start) + (minute + 0.5) / 60.0)
+
+
+def _sun(start: datetime, minute: NDArray[np.int64], site: InputsSection) -> pd.DataFrame:
+    import pandas as pd
+    from pvlib import solarposition
+
+    times = pd.DatetimeIndex(_utc_minutes(start, minute, site.utc_offset_h))
+    return solarposition.get_solarposition(times, site.latitude_deg, site.longitude_deg, temperature=15.0)
+
+
+def _irradiance(weather: dict[str, Array], hour: Array, zenith: Array) -> tuple[Array, Array, Array]:
+    """Return direct normal, diffuse and global horizontal irradiance [W/m²], zero while the sun is down."""
+    up = zenith < 90.0
+    dni = np.where(up, _between_hours(weather["dni_w_m2"], hour - 0.5), 0.0)
+    dhi = np.where(up, _between_hours(weather["dhi_w_m2"], hour - 0.5), 0.0)
+    return dni, dhi, dhi + dni * np.where(up, np.cos(np.radians(zenith)), 0.0)
 
 
 def _price_minutes(path: Path, scenario: Scenario, minute: NDArray[np.int64]) -> Array:

@@ -12,6 +12,7 @@ from voltier.grid.feeder import read_feeder
 from voltier.scenarios.manifest import RunDirectory
 from voltier.scenarios.metrics_attack import attack_kpis
 from voltier.scenarios.metrics_bulk import bulk_kpis
+from voltier.scenarios.metrics_gridlabd import gridlabd_kpis
 from voltier.scenarios.metrics_hardware import hardware_kpis, realtime_kpis
 from voltier.scenarios.metrics_household import flexibility_kpis, household_kpis
 from voltier.scenarios.metrics_interruptions import customers_at, interruption_kpis
@@ -49,7 +50,7 @@ def compute_kpis(run_dir: Path, scenario: Scenario) -> Kpis:
         name: read_block(run_dir, name)
         for name in (
             "grid", "substation", "primary", "secondary", "consumer", "devices", "system",
-            "settlement", "secondary_clearings", "consumer_clearings", "dlmp", "bulk",
+            "settlement", "secondary_clearings", "consumer_clearings", "dlmp", "bulk", "gridlabd",
         )
     }  # fmt: skip
     kpis: Kpis = {}
@@ -75,6 +76,7 @@ def compute_kpis(run_dir: Path, scenario: Scenario) -> Kpis:
     kpis |= _areas(run_dir)
     kpis |= realtime_kpis(run_dir)
     kpis |= hardware_kpis(run_dir)
+    kpis |= gridlabd_kpis(blocks["gridlabd"], scenario)
     kpis |= _lower_clearings(blocks["secondary_clearings"], blocks["consumer_clearings"])
     kpis |= _events(run_dir)
     kpis |= attack_kpis(run_dir, scenario, blocks)

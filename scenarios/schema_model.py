@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from voltier.scenarios.schema_bulk import BulkSection
+from voltier.scenarios.schema_gridlabd import GridlabdSection
 from voltier.scenarios.schema_hardware import HardwareSection
 from voltier.scenarios.schema_primary import ChannelSection, PrimarySection, WeightsSection
 from voltier.scenarios.schema_sections import (
@@ -82,6 +83,10 @@ class Scenario(Section):
     hardware: Annotated[
         HardwareSection | None, Field(description="devices outside, in the loop; none: all are simulated")
     ] = None
+    gridlabd: Annotated[
+        GridlabdSection | None,
+        Field(description="devices that live in the engine gridlabd; none: it has none"),
+    ] = None
     recording: RecordingSection = RecordingSection()
     crosscheck: CrosscheckSection = CrosscheckSection()
     inputs: InputsSection = InputsSection()
@@ -137,6 +142,7 @@ class Scenario(Section):
             *_wrong_transport(self),
             *_wrong_bulk(self),
             *_wrong_hardware(self),
+            *_wrong_gridlabd(self),
         ]
         if wrong:
             # One error of many lines; schema_problems takes it apart into one problem a line.
@@ -251,6 +257,24 @@ def _wrong_hardware(scenario: Scenario) -> list[tuple[str, object, str]]:
         return []
     remedy = "give --realtime, or leave the section hardware out: real devices follow the wall clock"
     return [("federation.realtime", None, remedy)]
+
+
+def _wrong_gridlabd(scenario: Scenario) -> list[tuple[str, object, str]]:
+    section, engine = scenario.gridlabd, scenario.feeder.engine
+    if section is None:
+        return []
+    wrong: list[tuple[str, object, str]] = []
+    if engine != "gridlabd":
+        remedy = "set it to gridlabd, or leave the section gridlabd out: its devices live in that engine"
+        wrong.append(("feeder.engine", engine, remedy))
+    most = max(section.houses, section.pv)
+    if not most + section.batteries:
+        remedy = "give at least one house or array, or leave the section out"
+        wrong.append(("gridlabd", "no devices", remedy))
+    if section.batteries > most:
+        remedy = f"give at most {most}, as many as houses or pv: a battery follows what its premises draw"
+        wrong.append(("gridlabd.batteries", section.batteries, remedy))
+    return wrong
 
 
 def _wrong_attack(scenario: Scenario) -> list[tuple[str, object, str]]:

@@ -121,7 +121,7 @@ TABLES: Mapping[str, TableSpec] = MappingProxyType(
         # One row for each house: what its devices inject (loads negative), temperatures, stored and owed energy.
         # nan: no such temperature; ev_missing_kwh: what a car that is away left without, else zero.
         "devices": TableSpec(_numbers(*DEVICE_COLUMNS), ("cma",)),
-        # One row for each bus, phase and minute, from the three-phase power flow.
+        # One row for each bus, phase and minute, from the three-phase power flow; powers of engine gridlabd's own too.
         "grid": TableSpec(_numbers("v_pu", "p_kw", "q_kvar"), ("bus", "phase")),
         # Injection into the bulk grid by phase (import negative); loss_kw closes each phase's balance.
         # balance_error_kw: their sum less the engine's own count of the losses, same on each row.
@@ -168,6 +168,9 @@ TABLES: Mapping[str, TableSpec] = MappingProxyType(
         # One row for each device outside and minute: set-point, last measurement and its age at the end, time from the
         # clearing that asked for a change of power to its measurement in this minute (nan: none was measured).
         "hardware": TableSpec(_numbers("set_kw", "measured_kw", "dead_time_s", "age_s"), ("house", "device")),
+        # One row for each house, battery and array that lives in GridLAB-D, and recording period: mean power of its
+        # minutes (loads negative), indoor temperature or state of charge at its end; nan where there is none.
+        "gridlabd": TableSpec(_numbers("p_kw", "q_kvar", "temp_indoor_c", "soc"), ("object",)),
         "events": TableSpec({"source": TEXT, "kind": TEXT, "text": TEXT}),
         # One row for each party of each market and settlement; receipts positive, columns sum to zero.
         "settlement": TableSpec(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,23 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
+class OwnPower:
+    """What devices that live in the engine injected beside the injections given, load negative.
+
+    p_kw, q_kvar : (n_bus, 3) into the feeder, as the power flow saw it
+    object_p_kw, object_q_kvar : (n,) of each device, at its own meter
+    temp_indoor_c, soc : (n,) indoor temperature, state of charge of 0 to 1; nan where a device has none
+    """
+
+    p_kw: Array
+    q_kvar: Array
+    object_p_kw: Array
+    object_q_kvar: Array
+    temp_indoor_c: Array
+    soc: Array
+
+
+@dataclass(frozen=True, slots=True)
 class Flow:
     """A solved power flow of a feeder.
 
@@ -25,6 +42,7 @@ class Flow:
     loss_kw : series losses of the feeder [kW]
     i_regulator_a : (n_reg,) complex current through each regulator towards to_bus, at to_bus [A]
     converged : whether the engine met its tolerance
+    own : of the devices that live in the engine, None where none do; their losses are not in loss_kw
     note : what an observer should know of how this solution came about, "" where nothing was out of the ordinary
     """
 
@@ -35,6 +53,7 @@ class Flow:
     i_regulator_a: Complex
     converged: bool
     note: str = ""
+    own: OwnPower | None = None
 
 
 class PowerFlow(Protocol):
@@ -48,6 +67,15 @@ class PowerFlow(Protocol):
         Raises NotConvergedError when the iteration ends without a solution, InputError when the engine cannot
         represent the case.
         """
+        ...
+
+
+@runtime_checkable
+class Clocked(Protocol):
+    """An engine in which time passes."""
+
+    def begin(self, t_s: int) -> None:
+        """Say the simulated second, a whole minute, that the next solutions are for; it never goes back."""
         ...
 
 
