@@ -51,7 +51,11 @@ class JudgingOperator(PrimaryOperator):
         failure = next((part.failure for part in parts if part.failure), "")
         n_node = self._formulation.n_node
         if failure:
-            return failed_clearing(len(bids.smo), n_node, f"areas did not agree: {failure}", 0.0)
+            note = f"areas did not agree: {failure}"
+            if "not agreed" in failure:
+                # Areas have no relaxed limits to fall back on.
+                note += "; if no dispatch keeps all limits, primary.solver=central with primary.transport=local relaxes"
+            return failed_clearing(len(bids.smo), n_node, note, 0.0)
         clearing = self._formulation.judge(
             _joined(parts, len(bids.smo), n_node), self.slack_pu, tap=self._tap
         )

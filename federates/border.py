@@ -87,6 +87,11 @@ def _of_rows(kind: str, receiver: str, fields: Mapping[str, Any], part: External
         index = "smo" if "smo" in fields else "sma"
         if fields[index].tolist() != list(known):
             yield f"{index} is {_few(fields[index].tolist())}, expected {_few(known)}"
+    elif known is not None and kind == "SmaMeters":
+        # Readings may be missing, but each must be of an agent that is known, once.
+        sma = fields["sma"]
+        if not np.isin(sma, known).all() or len(np.unique(sma)) < len(sma):
+            yield f"sma is {_few(sma.tolist())}, expected some of {_few(known)}, each once"
     if kind == "Injections":
         limits = {"phase": 3, **({"bus": part.n_bus} if part.n_bus else {})}
         for name, n in limits.items():

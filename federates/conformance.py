@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -91,6 +93,12 @@ def check(
     from voltier.federates.show import console
     from voltier.scenarios.schema import load_scenario
 
+    try:
+        words = [word.format(invitation="FILE") for word in shlex.split(command)]
+    except (ValueError, LookupError):
+        refuse("--command", command, "write {invitation} for the file, and other braces twice: {{ }}")
+    if words and shutil.which(words[0]) is None:
+        refuse("--command", command, f"there is no program {words[0]} on the PATH; give its path")
     if transport not in ("zmq", "tcp"):
         refuse("--transport", transport, "take zmq or tcp")
     exported = Path(target) / "run" / "config.resolved.yaml"
@@ -123,7 +131,7 @@ def examine_program(scenario: Scenario, name: str, door: Door, command: str, con
                 program = subprocess.Popen(words, env=dict(os.environ))
             else:
                 show_invitation(console, invitation(gate.part, clock, part, door, gate.address), path)
-            _play(case, name, gate, verdict)
+            _play(case, name, gate, verdict, program)
         except OutsiderError as error:
             verdict.add("refused", "FAIL", str(error))
         finally:
@@ -133,13 +141,15 @@ def examine_program(scenario: Scenario, name: str, door: Door, command: str, con
     return verdict
 
 
-def _play(case: ScenarioCase, name: str, gate: Gate, verdict: Verdict) -> None:
+def _play(
+    case: ScenarioCase, name: str, gate: Gate, verdict: Verdict, program: subprocess.Popen[bytes] | None
+) -> None:
     from voltier.federates.carving import ALONE, CarvedOperator
     from voltier.federates.external import ExternalOperator
     from voltier.federates.local import run_local
 
     clock, wiring = case.market_clock(), _wiring(case, name)
-    gate.welcome()
+    gate.welcome(partial(_alive, program))
     verdict.add("joins", "ok", f"at {gate.address}")
     part = gate.part
     n = len(part.writes) + len(part.reads), len(part.publications), len(part.subscriptions)
@@ -161,6 +171,12 @@ def _play(case: ScenarioCase, name: str, gate: Gate, verdict: Verdict) -> None:
             verdict.add(kind, "ok", f"{len(times)} found sound, at simulated seconds {shown}")
     gate.close()
     verdict.add("plays to the end", "ok", f"of the {clock.end_s // 60} minutes")
+
+
+def _alive(program: subprocess.Popen[bytes] | None) -> None:
+    """Raise OutsiderError if a program has failed before it joined; one that ends well may have started another."""
+    if program is not None and program.poll():
+        raise OutsiderError(f"it ended with exit code {program.returncode} before it had joined")
 
 
 def _wiring(case: ScenarioCase, name: str) -> Wiring:

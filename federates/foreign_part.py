@@ -12,6 +12,7 @@ from voltier.federates.part import ExternalPart
 from voltier.federates.wiring import role_of
 from voltier.grid.errors import InputError, Problem
 from voltier.scenarios.build import build_secondary, operator_names
+from voltier.scenarios.build_primary import areas_of
 from voltier.scenarios.built_case import BuiltCase, built_case, start_taps
 from voltier.scenarios.schema import Scenario
 
@@ -87,11 +88,15 @@ def external_part(scenario: Scenario, name: str) -> ExternalPart:
     survives = role == "resilience"
     if role in ("smo", "cmo"):
         tables = _agents(case, int(shard), alone)
+        takers = _takers(scenario, [row["smo"] for row in tables["smo"]])
+        for row in tables["smo"]:
+            row["bids_to"] = next(name for name, smo in takers.items() if row["smo"] in smo)
         facts |= tables
-        smo, sma = [row["smo"] for row in tables["smo"]], [row["sma"] for row in tables["sma"]]
-        rows = {f"SmaSchedule>cmo.{shard}": sma} if role == "smo" else {f"SmaBids>smo.{shard}": sma}
-        if role == "smo" and scenario.primary.transport == "local":
-            rows["SmoBids>pmo"] = smo
+        sma = [row["sma"] for row in tables["sma"]]
+        if role == "smo":
+            rows = {f"SmaSchedule>cmo.{shard}": sma} | {f"SmoBids>{to}": smo for to, smo in takers.items()}
+        else:
+            rows = {f"{kind}>smo.{shard}": sma for kind in ("SmaBids", "SmaMeters")}
         survives = role == "smo" and scenario.secondary.policy != "abort"
     if role == "pmo":
         rows = {f"PrimarySchedule>smo.{k}": smo.tolist() for k, smo in enumerate(case.shard_smos)}
@@ -101,6 +106,16 @@ def external_part(scenario: Scenario, name: str) -> ExternalPart:
         facts["regulator"] = list(case.feeder.regulators.name)
         facts["tap"] = start_taps(scenario, case.feeder).tolist()
     return ExternalPart(facts=facts, rows=rows, n_bus=len(case.feeder.bus), survives=survives)
+
+
+def _takers(scenario: Scenario, smo: list[int]) -> dict[str, list[int]]:
+    """Return who takes whose bids: the primary operator all of them, or each area those of its own operators."""
+    if scenario.primary.transport == "local":
+        return {"pmo": smo}
+    takers: dict[str, list[int]] = {}
+    for at in smo:
+        takers.setdefault(f"area.{areas_of(scenario).of_smo[at]}", []).append(at)
+    return takers
 
 
 def _agents(case: BuiltCase, shard: int, alone: int | None) -> dict[str, list[dict[str, Any]]]:

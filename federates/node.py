@@ -47,6 +47,14 @@ def run_operator(
     if pace is not None:
         rehearse(operator.name)
         attend(operator, pace)
+    try:
+        _live(operator, clock, bus, pulse, pace)
+    finally:
+        if isinstance(operator, Outward):
+            operator.close()
+
+
+def _live(operator: Operator, clock: MarketClock, bus: Bus, pulse: Pulse, pace: Pace | None) -> None:
     pulse.turn("joining")
     bus.join()
     for now_s in clock.instants(role_of(operator.name)):
@@ -65,8 +73,6 @@ def run_operator(
             if not outbox.confers:
                 break
     bus.leave()
-    if isinstance(operator, Outward):
-        operator.close()
 
 
 def run_recorder(sink: Sink, clock: MarketClock, bus: RowBus, pulse: Pulse, pace: Pace | None = None) -> None:

@@ -8,11 +8,12 @@ from functools import partial
 from pathlib import Path
 
 from voltier.agents.clock import MINUTE_S
+from voltier.agents.operator import Operator
 from voltier.federates.case import ScenarioCase
 from voltier.federates.gridlabd_engine import check_gridlabd
 from voltier.federates.local import run_local
 from voltier.federates.mqtt import require_mqtt
-from voltier.federates.pace import Outward, attend, pace_of
+from voltier.federates.pace import Outward, Pace, attend, pace_of
 from voltier.federates.ports import Door
 from voltier.federates.progress import Watch, unwatched
 from voltier.federates.pulse import Beat, peak_memory_mb
@@ -156,11 +157,18 @@ class _Meter:
         pace = pace_of(case.pacing())
         operators = [case.build_operator(name) for name in case.operator_names()]
         outward = [operator for operator in operators if isinstance(operator, Outward)]
-        for operator in operators:
-            if pace is not None:
-                rehearse(operator.name)
-                attend(operator, pace)
-        sink = case.open_sink(self._run.path)
+        try:
+            for operator in operators:
+                if pace is not None:
+                    rehearse(operator.name)
+                    attend(operator, pace)
+            self._play(operators, pace)
+        finally:
+            for operator in outward:
+                operator.close()
+
+    def _play(self, operators: Sequence[Operator], pace: Pace | None) -> None:
+        sink = self._case.open_sink(self._run.path)
         self._began = time.monotonic()
 
         def minute_done(now_s: int) -> None:
@@ -168,11 +176,9 @@ class _Meter:
             self._watch(now_s, {})
 
         try:
-            run_local(operators, case.market_clock(), sink.write, minute_done, pace)
+            run_local(operators, self._case.market_clock(), sink.write, minute_done, pace)
         finally:
             sink.close()
-            for operator in outward:
-                operator.close()
 
     def _run_processes(self) -> None:
         from voltier.federates.launch import Launch, run_federation

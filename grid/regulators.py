@@ -76,4 +76,6 @@ def _sensed_row(feeder: Feeder) -> Index:
     same = (regulators.from_bus[:, None] == regulators.from_bus) & (
         regulators.to_bus[:, None] == regulators.to_bus
     )
-    return np.argmax(same & (regulators.sensed_phase[:, None] == regulators.phase), axis=1)
+    sensed = same & (regulators.sensed_phase[:, None] == regulators.phase)
+    # A feeder may have no regulator at all, and argmax does not take nothing.
+    return np.argmax(sensed, axis=1) if len(sensed) else np.zeros(0, dtype=np.int64)

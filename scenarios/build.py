@@ -22,8 +22,6 @@ from voltier.scenarios.inputs import conditions
 from voltier.scenarios.schema import Scenario
 from voltier.scenarios.tables import TableLayout, layout
 
-ROLES = ("wholesale", "resilience", "smo", "area", "pmo", "cmo", "grid", "bulk")
-
 
 def operator_names(scenario: Scenario) -> list[str]:
     """Name every operator of a run: "wholesale", "resilience", "smo.0" ..., "pmo", "cmo.0" ..., "grid".

@@ -89,6 +89,9 @@ def read_dispatch(run_dir: Path, feeder: Feeder, every_min: int = 1) -> Dispatch
     _check_columns(run_dir, grid, substation)
     bus, phase = _places(run_dir, grid, feeder)
     t_s, at_grid, at_substation = np.intersect1d(grid.t_s, substation.t_s, return_indices=True)
+    if not len(t_s):
+        remedy = "the tables grid and substation have no time in common; record both at the same times"
+        raise InputError([Problem(str(run_dir), "t_s", "none", remedy)])
     keep = (t_s - t_s[0]) % (every_min * MINUTE_S) == 0
     t_s, at_grid, at_substation = t_s[keep], at_grid[keep], at_substation[keep]
     state = {}

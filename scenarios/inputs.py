@@ -33,7 +33,6 @@ HOURS_A_DAY, HOURS_A_YEAR = 24, 8760
 MINUTES_A_DAY = 1440
 # PVWatts module: loss of output per degree above 25 C (NREL/TP-6A20-62641, standard module).
 _GAMMA_PER_C = -0.0047
-_STANDARD_W_M2 = 1000.0
 _PLAUSIBLE = {
     "dni_w_m2": (0.0, 1600.0),
     "dhi_w_m2": (0.0, 1200.0),

@@ -68,7 +68,7 @@ def compute_kpis(run_dir: Path, scenario: Scenario) -> Kpis:
         kpis |= voltage_kpis(grid, (scenario.feeder.v_min_pu, scenario.feeder.v_max_pu))
         kpis |= interruption_kpis(grid, customers_at(grid, scenario))
         kpis |= _loading(run_dir, scenario)
-    kpis |= welfare_kpis(blocks["system"], blocks["substation"])
+    kpis |= welfare_kpis(blocks["system"], blocks["substation"], scenario.primary.period_s)
     kpis |= sma_bill_kpis(blocks["settlement"], blocks["secondary"])
     kpis |= _scores(blocks["secondary"])
     kpis |= _settlement(blocks["settlement"])

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from voltier.grid.errors import InputError, NotConvergedError
+from voltier.grid.errors import InputError, NotConvergedError, Problem
 from voltier.grid.feeder import Feeder
 from voltier.grid.flow.opendss import OpenDssFlow
 from voltier.grid.flow.port import Complex
@@ -50,11 +50,15 @@ def loading(run_dir: Path, feeder: Feeder) -> Loading | str:
 def loading_of(dispatch: Dispatch, feeder: Feeder) -> Loading:
     """Solve a dispatch at up to MOST_FLOWS times.
 
-    Raises NotConvergedError where no voltages carry it, InputError for a feeder that cannot be represented.
+    Raises NotConvergedError where no voltages carry it, InputError for a feeder that cannot be represented, or has no
+    ratings.
     """
     rows = np.arange(0, len(dispatch.t_s), -(-len(dispatch.t_s) // MOST_FLOWS))
     network = three_phase_network(feeder, dispatch.tap[0], loads=False)
     rated = np.isfinite(network.branches.i_max_pu)
+    if not rated.any():
+        remedy = "give a line or transformer its rating"
+        raise InputError([Problem(f"feeder {feeder.name}", "ratings", "none", remedy)])
     engine = OpenDssFlow(feeder)
     share = np.empty((len(rows), int(rated.sum())))
     for out, k in enumerate(rows.tolist()):

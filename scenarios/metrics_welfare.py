@@ -9,8 +9,10 @@ from voltier.scenarios.panels import Array, Block
 Kpis = dict[str, float | int | None]
 
 
-def welfare_kpis(system: Block | None, substation: Block | None) -> Kpis:
+def welfare_kpis(system: Block | None, substation: Block | None, period_s: int | None = None) -> Kpis:
     """Return social cost and the value of the import.
+
+    period_s : of the primary market; None: as the rows of system are apart, which a single row does not tell
 
     cost_usd: Σ cost_usd_per_h · period, the primary objective as it turned out: import, generators, losses and the
     disutility of leaving the plans. total_usd: its negative; plans as such count nothing, so only differences between
@@ -19,9 +21,10 @@ def welfare_kpis(system: Block | None, substation: Block | None) -> Kpis:
     if system is None:
         return {}
     kpis: Kpis = {}
-    if "cost_usd_per_h" in system.values:
-        step_h = float(np.median(np.diff(system.t_s))) / 3600.0 if len(system.t_s) > 1 else 1.0 / 12.0
-        cost_usd = float(system.sum("cost_usd_per_h").sum() * step_h)
+    if period_s is None and len(system.t_s) > 1:
+        period_s = int(np.median(np.diff(system.t_s)))
+    if "cost_usd_per_h" in system.values and period_s is not None:
+        cost_usd = float(system.sum("cost_usd_per_h").sum() * period_s / 3600.0)
         kpis |= {"welfare.cost_usd": cost_usd, "welfare.total_usd": -cost_usd}
     if substation is not None and "price_usd_per_kwh" in system.values:
         at = np.searchsorted(system.t_s, substation.t_s, side="right") - 1

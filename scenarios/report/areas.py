@@ -93,11 +93,9 @@ def _table(area: np.ndarray, values: dict[str, np.ndarray], failed: np.ndarray) 
 def _finding(t_s: np.ndarray, area: np.ndarray, values: dict[str, np.ndarray], failed: np.ndarray) -> str:
     count, clearings = len(set(area.tolist())), len(np.unique(t_s))
     lost = len(np.unique(t_s[failed]))
-    text = (
-        f"{count} areas agree in {number(float(np.median(values['rounds'][~failed])))} rounds in the median"
-    )
-    if failed.all():
-        text = f"{count} areas never agree"
+    text = f"{count} areas never agree"
+    if not failed.all():
+        text = f"{count} areas agree in {number(float(np.median(values['rounds'][~failed])))} rounds in the median"
     if lost:
         text += f"; {lost} of {clearings} clearings fail"
     return text + ". Bids, costs and flows stay within an area: only border values are sent"

@@ -19,7 +19,7 @@ from voltier.grid.feeder import read_feeder
 from voltier.grid.network import balanced_network
 from voltier.grid.threephase import ThreePhaseNetwork
 from voltier.grid.threephase_build import three_phase_network
-from voltier.market.primary.distributed.dispatch import BranchFlowFamily, CurrentFamily
+from voltier.market.primary.distributed.dispatch import BranchFlowFamily, JointCurrentFamily
 from voltier.market.primary.distributed.program import CentralSolution, ConvexProgram, solve_central
 from voltier.market.primary.distributed.successive import Tangents
 from voltier.market.primary.distributed.tangent_branch_flow import BranchFlowPoint, BranchFlowTangent
@@ -114,8 +114,8 @@ def phase_case(
         PRICES.import_usd_per_kwh,
     )  # fmt: skip
 
-    def family(given: PrimaryBids, prices: PrimaryPrices) -> CurrentFamily:
-        return CurrentFamily(tangent, network, scale_problem(given, prices, SocialWeights(), base))
+    def family(given: PrimaryBids, prices: PrimaryPrices) -> JointCurrentFamily:
+        return JointCurrentFamily(tangent, network, scale_problem(given, prices, SocialWeights(), base))
 
     now = family(bids, PRICES)
     u = np.clip(now.problem.bids.start, now.problem.bids.low, now.problem.bids.high)

@@ -20,7 +20,7 @@ from voltier.grid.flow.threephase import solve_power_flow
 from voltier.grid.readers.opendss import read_opendss
 from voltier.grid.threephase import Branches, ThreePhaseNetwork, VoltageLoads
 from voltier.market.primary.distributed.atoms import Atoms, atomise, per_node
-from voltier.market.primary.distributed.dispatch import CurrentFamily
+from voltier.market.primary.distributed.dispatch import JointCurrentFamily
 from voltier.market.primary.distributed.local import local_problem
 from voltier.market.primary.distributed.options import MethodName, Options
 from voltier.market.primary.distributed.program import ConvexProgram
@@ -93,7 +93,7 @@ def idle_program(
     problem = scale_problem(bids, PRICES, SocialWeights(), base)
     forecast = np.asarray(share @ (bids.p0_kw + 1j * bids.q0_kvar)) / base
     point = tangent.point(solve_power_flow(network, forecast).v, PRICES.import_usd_per_kwh)
-    program = CurrentFamily(tangent, network, problem).at(point)
+    program = JointCurrentFamily(tangent, network, problem).at(point)
     x = tangent.start(point, problem.bids.start, 0.0)
     return program, np.clip(x, program.low, program.high)
 

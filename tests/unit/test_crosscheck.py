@@ -2,6 +2,7 @@
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -141,6 +142,12 @@ def test_differences_are_those_made(run_dir, solved):
 def test_a_missing_table_is_named(run_dir, name):
     (run_dir / "tables" / f"{name}.parquet").unlink()
     with pytest.raises(InputError, match=f"{name}.*needs the tables grid and substation"):
+        read_dispatch(run_dir, FEEDER)
+
+
+def test_tables_without_a_time_in_common_are_refused(run_dir):
+    change(run_dir, "grid", lambda table: table.set_column(0, "t_s", pc.add(table["t_s"], 30)))
+    with pytest.raises(InputError, match="no time in common"):
         read_dispatch(run_dir, FEEDER)
 
 

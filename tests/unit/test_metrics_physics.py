@@ -1,5 +1,7 @@
 """Interruptions, loading, welfare, agents' bills and recovery on tables small enough to work out by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -123,6 +125,17 @@ def test_loading_is_current_over_rating(two_buses):
     assert found.share[:, 0] == pytest.approx([0.1, 0.4], rel=1e-6)
 
 
+def test_a_feeder_without_ratings_has_no_loading(two_buses):
+    unrated = replace(two_buses, lines=replace(two_buses.lines, i_max_a=np.array([np.inf])))
+    still = np.zeros((1, 2, 3))
+    nothing = np.zeros(1)
+    dispatch = Dispatch(
+        np.array([0]), still, still, 1.0 + still, np.zeros((1, 0), dtype=int), nothing, nothing, True
+    )
+    with pytest.raises(InputError, match="ratings"):
+        loading_of(dispatch, unrated)
+
+
 def test_loading_is_summed_up_over_branches_and_times():
     share = np.array([[0.2, 1.2], [0.4, 1.1], [0.6, 0.8]])
     found = loading_kpis(Loading(np.array([0, 300, 600]), ("x", "y"), share))
@@ -151,6 +164,12 @@ def test_welfare_counts_cost_by_period_and_import_at_the_price_in_force():
     assert found["welfare.total_usd"] == -found["welfare.cost_usd"]
     assert found["welfare.import_usd"] == near(5 * 60 / 60 * 0.1 - 5 * 30 / 60 * 0.2)
     assert welfare_kpis(None, None) == {}
+
+
+def test_the_cost_of_a_single_period_takes_its_length():
+    system = block([0], {"cost_usd_per_h": np.array([[12.0]]), "price_usd_per_kwh": np.array([[0.1]])})
+    assert welfare_kpis(system, None, 1800)["welfare.cost_usd"] == near(6.0)
+    assert welfare_kpis(system, None) == {}  # nobody says how long it was
 
 
 def test_bills_of_agents_leave_operators_and_the_other_market_out():

@@ -1,5 +1,7 @@
 """Regulator control: the relay equation by hand, and the published taps as a point of rest."""
 
+from dataclasses import fields, replace
+
 import numpy as np
 import pytest
 
@@ -32,6 +34,15 @@ def test_the_relay_sees_the_compensated_voltage(feeder):
     current = 350.0 * np.exp(-1j * np.pi / 6)
     by_hand = abs(4160 / np.sqrt(3) / 20 - (3 + 7.5j) * current / 700)
     assert relay_voltage_v(feeder, flow_at(feeder, 1.0, current))[0] == pytest.approx(by_hand, rel=1e-14)
+
+
+def test_a_feeder_without_regulators_has_no_taps_to_move(feeder):
+    rows = feeder.regulators
+    none = {field.name: getattr(rows, field.name)[:0] for field in fields(rows)}
+    bare = replace(feeder, regulators=replace(rows, **none))
+    flow = replace(flow_at(feeder, 0.9, 0.0), i_regulator_a=np.zeros(0, dtype=complex))
+    assert relay_voltage_v(bare, flow).shape == (0,)
+    assert next_taps(bare, flow, neutral_taps(bare)).shape == (0,)
 
 
 def test_taps_move_by_whole_steps_towards_the_set_point_and_stop_at_the_end(feeder):

@@ -17,7 +17,7 @@ from voltier.grid.network import BalancedNetwork
 from voltier.grid.threephase import ThreePhaseNetwork
 from voltier.market.primary import exact
 from voltier.market.primary.distributed.atoms import Profile, per_node
-from voltier.market.primary.distributed.families import BranchFlowFamily
+from voltier.market.primary.distributed.families import BranchFlowFamily, CurrentFamily
 from voltier.market.primary.distributed.options import MethodName, Options
 from voltier.market.primary.distributed.program import ConvexProgram
 from voltier.market.primary.distributed.solve import DistributedSolution
@@ -121,25 +121,13 @@ class BranchFlowDispatch(exact.ExactDispatch):
 
 
 @dataclass(frozen=True, slots=True)
-class CurrentFamily:
-    """Tangent programs of a three-phase market; see Tangents."""
-
-    tangent: CurrentTangent
-    network: ThreePhaseNetwork
-    problem: ScaledProblem
-
-    def at(self, point: CurrentPoint) -> ConvexProgram:
-        """Return the program tangent at a point."""
-        return self.tangent.at(self.network, self.problem, point)
+class JointCurrentFamily(CurrentFamily):
+    """The three-phase market of atoms in one process: losses bend by the mean of the prices of all of them."""
 
     def moved(self, point: CurrentPoint, x: Array, y: Array) -> CurrentPoint:
         """Return the point that unknowns and multipliers describe."""
         price = self.tangent.prices(self.problem, y).real
         return self.tangent.moved(point, x, float(price.mean()))
-
-    def bend(self, point: CurrentPoint, x: Array) -> float:
-        """Return what linearising has left [p.u.]."""
-        return self.tangent.bend(point, x)
 
 
 class CurrentDispatch(phase_exact.ExactDispatch):
@@ -194,7 +182,7 @@ class CurrentDispatch(phase_exact.ExactDispatch):
             x, held = tangent.start(point, first.u, first.head), None
         else:
             point, x, held = kept.point, kept.solution.x, kept.solution.warm
-        family = CurrentFamily(tangent, network, problem)
+        family = JointCurrentFamily(tangent, network, problem)
         profile = self._plan.profile(family.at(point))
         return solve_successive(family, point, x, profile, self._plan.method, self._plan.options, warm=held)
 

@@ -172,10 +172,6 @@ class CurrentTangent:
         i = x[layout.current : layout.current + w] + 1j * x[layout.current + w : layout.control]
         return CurrentPoint(v, i, price_usd_per_kwh)
 
-    def bend(self, point: CurrentPoint, x: Array) -> float:
-        """Return the largest power v conj(i) that linearising at a point has left over at x [p.u.]."""
-        return float(self.bends(point, x).max())
-
     def bends(self, point: CurrentPoint, x: Array) -> Array:
         """Return the largest |v conj(i)| that linearising has left over at x at each place, (n_place,) [p.u.]."""
         new = self.moved(point, x, 0.0)
