@@ -45,6 +45,7 @@ class Verdict:
 
     def show(self, console: Console) -> None:
         """Print the lines as a table."""
+        from rich.markup import escape
         from rich.table import Table
 
         from voltier.federates.foreign import wide
@@ -56,7 +57,7 @@ class Verdict:
             "FAIL": "[bold red]FAIL[/bold red]",
         }
         for what, state, found in self.lines:
-            table.add_row(what, style[state], found)
+            table.add_row(what, style[state], escape(found))
         wide(console).print(table)
         console.print("[bold green]passed[/bold green]" if self.passed else "[bold red]not passed[/bold red]")
 
@@ -97,7 +98,7 @@ def check(
     source = exported.resolve() if exported.is_file() else target
     scenario = load_scenario(source, [*(override or []), f"hours={minutes / 60!r}"])
     name = part_name(federate)
-    check_playable(scenario, name)
+    check_playable(scenario, name, option="--federate")
     door = Door(transport, key, interface, join_s=join_limit, answer_s=answer_limit, address=broker)
     verdict = examine_program(scenario, name, door, command, console)
     verdict.show(console)
@@ -119,11 +120,10 @@ def examine_program(scenario: Scenario, name: str, door: Door, command: str, con
         path = write_invitation(Path(folder), gate.part, clock, part, door, gate.address)
         try:
             if command:
-                words = [word.format(invitation=path) for word in shlex.split(command)]
-                program = subprocess.Popen(words, env=dict(os.environ))
+                program = _start(command, path)
             else:
                 show_invitation(console, invitation(gate.part, clock, part, door, gate.address), path)
-            _play(case, name, gate, verdict)
+            _play(case, name, gate, verdict, program)
         except OutsiderError as error:
             verdict.add("refused", "FAIL", str(error))
         finally:
@@ -133,13 +133,32 @@ def examine_program(scenario: Scenario, name: str, door: Door, command: str, con
     return verdict
 
 
-def _play(case: ScenarioCase, name: str, gate: Gate, verdict: Verdict) -> None:
+def _start(command: str, invitation: Path) -> subprocess.Popen[bytes]:
+    """Start a program. Raises InputError if the system cannot."""
+    words = [word.replace("{invitation}", str(invitation)) for word in shlex.split(command)]
+    try:
+        return subprocess.Popen(words, env=dict(os.environ))
+    except OSError as error:
+        refuse(
+            "--command", command, f"it cannot be started ({error.strerror}); give a program and its arguments"
+        )
+
+
+def _play(
+    case: ScenarioCase, name: str, gate: Gate, verdict: Verdict, program: subprocess.Popen[bytes] | None
+) -> None:
     from voltier.federates.carving import ALONE, CarvedOperator
     from voltier.federates.external import ExternalOperator
     from voltier.federates.local import run_local
 
     clock, wiring = case.market_clock(), _wiring(case, name)
-    gate.welcome()
+
+    def still_there() -> None:
+        # One that ends well may have started another, which plays the part.
+        if program is not None and program.poll():
+            raise OutsiderError(f"the program ended with exit code {program.returncode} before it joined")
+
+    gate.welcome(still_there)
     verdict.add("joins", "ok", f"at {gate.address}")
     part = gate.part
     n = len(part.writes) + len(part.reads), len(part.publications), len(part.subscriptions)
