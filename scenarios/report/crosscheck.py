@@ -156,7 +156,7 @@ def _over_time(check: Crosscheck) -> Section:
     dress(figure, 380, "difference of |v| [p.u.]", span_s=float(t_s[-1] - t_s[0]))
     figure.update_yaxes(type="log", exponentformat="power")
     figure.update_layout(showlegend=True)
-    figure.add_hline(y=check.limits.v_pu, line={"color": COLOR["limit"], "dash": "dash", "width": 1})
+    _draw_limits(figure, check)
     finding = "Largest at any node: " + ", ".join(
         f"{value} p.u. in {name}" for name, value in largest.items()
     )
@@ -183,7 +183,7 @@ def _by_node(check: Crosscheck) -> Section:
     figure.update_xaxes(type="category", tickangle=-45, tickformat=None, hoverformat=None)
     figure.update_yaxes(type="log", exponentformat="power")
     figure.update_layout(showlegend=True, margin_b=80)
-    figure.add_hline(y=check.limits.v_pu, line={"color": COLOR["limit"], "dash": "dash", "width": 1})
+    _draw_limits(figure, check)
     finding = "Worst node by engine: " + ", ".join(
         f"{part.kpis['voltage.worst_node']} in {name}"
         if part.kpis["voltage.max_difference_pu"]
@@ -235,6 +235,17 @@ def _models(check: Crosscheck) -> Section:
         ]
         parts.append(f"<p><b>{html.escape(name)}</b> {html.escape(' '.join(told))}</p>")
     return Section("models", "What the engines model", "", "".join(parts))
+
+
+def _draw_limits(figure: go.Figure, check: Crosscheck) -> None:
+    """Draw what is allowed; with two limits each says whose it is."""
+    of: dict[float, list[str]] = {}
+    for name in check.checked:
+        of.setdefault(limits_of(name, check.limits).v_pu, []).append(name)
+    for limit, names in of.items():
+        text = f"allowed for {', '.join(names)}" if len(of) > 1 else ""
+        note = {"annotation_text": text, "annotation_font": {"size": 11, "color": COLOR["limit"]}}
+        figure.add_hline(y=limit, line={"color": COLOR["limit"], "dash": "dash", "width": 1}, **note)
 
 
 def _dotted(trace: go.Scatter) -> go.Scatter:
