@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import signal
 import sys
@@ -151,7 +152,7 @@ def compare(
     run_dirs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="DIR...", help="Run directories; of another tool, tables/NAME.parquet are enough."
+            metavar="DIR", help="Run directories; of another tool, tables/NAME.parquet are enough."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Page to write; its key figures stand beside it as .csv.")] = Path(
@@ -339,12 +340,19 @@ def _guarded(command: Callable[[], Any]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _complain(Interrupted("interrupted"), exit_codes.INTERRUPTED)
     except OSError as error:
-        return _complain(VoltierError(f"{error.filename or 'output'}: {error.strerror}"), exit_codes.FEDERATE)
+        remedy = "; free space or choose another --out" if error.errno == errno.ENOSPC else ""
+        text = f"{error.filename or 'output'}: {error.strerror}{remedy}"
+        return _complain(VoltierError(text), exit_codes.FEDERATE)
     except typer.Exit as stop:
         return stop.exit_code
     except typer.TyperException as error:
-        print(f"voltier: {error.format_message()} Try voltier --help.", file=sys.stderr)
+        context = getattr(error, "ctx", None)
+        command_path = context.command_path if context else "voltier"
+        print(f"voltier: {error.format_message()} Try {command_path} --help.", file=sys.stderr)
         return exit_codes.INPUT
+    if code == exit_codes.INTERRUPTED:
+        # typer turns Ctrl-C into this code and says nothing
+        return _complain(Interrupted("interrupted"), exit_codes.INTERRUPTED)
     return code if isinstance(code, int) else exit_codes.DONE
 
 

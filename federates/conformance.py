@@ -47,6 +47,7 @@ class Verdict:
 
     def show(self, console: Console) -> None:
         """Print the lines as a table."""
+        from rich.markup import escape
         from rich.table import Table
 
         from voltier.federates.foreign import wide
@@ -58,7 +59,7 @@ class Verdict:
             "FAIL": "[bold red]FAIL[/bold red]",
         }
         for what, state, found in self.lines:
-            table.add_row(what, style[state], found)
+            table.add_row(what, style[state], escape(found))
         wide(console).print(table)
         console.print("[bold green]passed[/bold green]" if self.passed else "[bold red]not passed[/bold red]")
 
@@ -105,7 +106,7 @@ def check(
     source = exported.resolve() if exported.is_file() else target
     scenario = load_scenario(source, [*(override or []), f"hours={minutes / 60!r}"])
     name = part_name(federate)
-    check_playable(scenario, name)
+    check_playable(scenario, name, option="--federate")
     door = Door(transport, key, interface, join_s=join_limit, answer_s=answer_limit, address=broker)
     verdict = examine_program(scenario, name, door, command, console)
     verdict.show(console)
@@ -127,8 +128,7 @@ def examine_program(scenario: Scenario, name: str, door: Door, command: str, con
         path = write_invitation(Path(folder), gate.part, clock, part, door, gate.address)
         try:
             if command:
-                words = [word.format(invitation=path) for word in shlex.split(command)]
-                program = subprocess.Popen(words, env=dict(os.environ))
+                program = _start(command, path)
             else:
                 show_invitation(console, invitation(gate.part, clock, part, door, gate.address), path)
             _play(case, name, gate, verdict, program)
@@ -139,6 +139,17 @@ def examine_program(scenario: Scenario, name: str, door: Door, command: str, con
             if program is not None:
                 _end(program, verdict)
     return verdict
+
+
+def _start(command: str, invitation: Path) -> subprocess.Popen[bytes]:
+    """Start a program. Raises InputError if the system cannot."""
+    words = [word.format(invitation=invitation) for word in shlex.split(command)]
+    try:
+        return subprocess.Popen(words, env=dict(os.environ))
+    except OSError as error:
+        refuse(
+            "--command", command, f"it cannot be started ({error.strerror}); give a program and its arguments"
+        )
 
 
 def _play(

@@ -19,8 +19,8 @@ from voltier.scenarios.schema import Scenario
 PLAYABLE = ("wholesale", "resilience", "smo", "pmo", "cmo", "grid")
 
 
-def check_playable(scenario: Scenario, name: str) -> None:
-    """Raise InputError if nobody outside can play an operator of this scenario."""
+def check_playable(scenario: Scenario, name: str, *, option: str = "--external") -> None:
+    """Raise InputError if nobody outside can play an operator of this scenario; option : where it was named."""
     can = [other for other in operator_names(scenario) if role_of(other) in PLAYABLE]
     shards = f"one of {', '.join(can)}; federation.shards says how many smo.k and cmo.k there are"
     if name.startswith(ALONE):
@@ -33,7 +33,7 @@ def check_playable(scenario: Scenario, name: str) -> None:
         remedy = "" if name in can else f"{shards}; smo:BUS is a single secondary operator"
     if remedy:
         shown = name.replace(ALONE, "smo:", 1)
-        raise InputError([Problem("command line", "--external", shown, remedy)])
+        raise InputError([Problem("command line", option, shown, remedy)])
 
 
 def _why_not_alone(scenario: Scenario, bus: str) -> str:

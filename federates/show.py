@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from voltier.federates.foreign import wide
 from voltier.federates.progress import ProgressLine, Watch, unwatched
 from voltier.scenarios.report.key_figures import readable, split_key
 from voltier.scenarios.schema import Scenario
@@ -54,20 +56,21 @@ def counting(*, quiet: bool) -> Iterator[Callable[[str, int], Callable[[], None]
 def show_crosscheck(to: Console, found: Mapping[str, Mapping[str, object]], folder: Path) -> None:
     """Print how far each engine is from the run."""
     columns = {
-        "largest Δ|v| [p.u.]": "voltage.max_difference_pu",
+        "largest\nΔ|v| [p.u.]": "voltage.max_difference_pu",
         "at": "voltage.worst_node",
-        "losses [%]": "losses.difference_percent",
-        "import [%]": "import.difference_percent",
+        "losses\n[%]": "losses.difference_percent",
+        "import\n[%]": "import.difference_percent",
         "[s]": "solve_s",
     }
-    table = Table("engine", "limits", *columns, box=None, pad_edge=False, header_style="bold")
+    table = Table("engine", "limits", *map(escape, columns), box=None, pad_edge=False, header_style="bold")
     for column in table.columns:
         column.no_wrap = True
     for name, kpis in found.items():
         verdict = "within" if kpis["within_limits"] else "[red]beyond[/red]"
-        table.add_row(name, verdict, *(readable(kpis.get(key), "") for key in columns.values()))
-    to.print(table)
-    to.print(f"\npage    {folder / 'crosscheck.html'}", soft_wrap=True)
+        row = dict(kpis) | ({} if kpis.get("voltage.max_difference_pu") else {"voltage.worst_node": "–"})
+        table.add_row(name, verdict, *(readable(row.get(key), "") for key in columns.values()))
+    wide(to).print(table)
+    to.print(f"\npage    {folder / 'crosscheck.html'}", soft_wrap=True, markup=False)
 
 
 def show_result(to: Console, run_dir: Path) -> None:
@@ -81,7 +84,7 @@ def show_result(to: Console, run_dir: Path) -> None:
         table.add_row(group if group != last else "", label, readable(kpis[key], unit))
         last = group
     to.print(table)
-    to.print(f"\nrun     {run_dir}\nreport  {run_dir / 'report.html'}", soft_wrap=True)
+    to.print(f"\nrun     {run_dir}\nreport  {run_dir / 'report.html'}", soft_wrap=True, markup=False)
 
 
 def show_scenarios(to: Console, titles: Mapping[str, str]) -> None:

@@ -108,10 +108,10 @@ def transmission(
     transport: TransportOption = "zmq",
     quiet: QuietOption = False,
 ) -> None:
-    """Play an attack on many feeders into a transmission grid.
+    """Play an attack into a transmission grid.
 
-    Kundur's two areas in the time domain, with the market's answer and without: lowest frequency, its rate of change,
-    where it settles, the flow between the areas. Needs the extra voltier[bulk].
+    Many feeders like one, and Kundur's two areas in the time domain, with the market's answer and without: lowest
+    frequency, its rate of change, where it settles, the flow between the areas. Needs the extra voltier[bulk].
 
     Example: voltier study attack --out runs/attack && voltier study transmission --run runs/attack
     """
@@ -182,7 +182,8 @@ def voltage_regulation(
 def relaxation(
     out: OutOption = None,
     feeder: Annotated[
-        list[str] | None, typer.Option(help="A feeder to take; repeat it. Default: all three.")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A feeder to take; repeat it. Default: all three."),
     ] = None,
     load: Annotated[float | None, typer.Option(help="Factor on the feeders' spot loads; default 1.")] = None,
     quiet: QuietOption = False,
@@ -202,19 +203,22 @@ def relaxation(
 def distributed_clearing(
     out: OutOption = None,
     feeder: Annotated[
-        list[str] | None, typer.Option(help="A feeder to take; repeat it. Default: ieee13, ieee34, ieee123.")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A feeder to take; repeat it. Default: ieee13, ieee34, ieee123."),
     ] = None,
     formulation: Annotated[
         list[str] | None,
-        typer.Option(help="branch_flow or current_injection; repeat it. Default: both."),
+        typer.Option(metavar="NAME", help="branch_flow or current_injection; repeat it. Default: both."),
     ] = None,
     method: Annotated[
-        list[str] | None, typer.Option(help="pac, nst-pac or admm; repeat it. Default: all three.")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="pac, nst-pac or admm; repeat it. Default: all three."),
     ] = None,
     copies: Annotated[
         list[int] | None,
         typer.Option(
-            help="Copies of IEEE 123 to time a round of; repeat it, 0 for none. Default: 4, 16, 64."
+            metavar="N",
+            help="Copies of IEEE 123 to time a round of; repeat it, 0 for none. Default: 4, 16, 64.",
         ),
     ] = None,
     feeder_files: Annotated[
@@ -289,7 +293,9 @@ def duck_curve(
     ] = None,
     start: Annotated[
         list[str] | None,
-        typer.Option(help="Batteries begin min, mid or full; repeat it. Default: all three, mid first."),
+        typer.Option(
+            metavar="NAME", help="Batteries begin min, mid or full; repeat it. Default: all three, mid first."
+        ),
     ] = None,
     max_rounds: Annotated[
         int | None, typer.Option(help="Most rounds of each of two stages of NST-PAC; default 3000.")

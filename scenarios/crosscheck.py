@@ -241,7 +241,11 @@ def _percent(part: float, whole: float) -> float:
 def _block(run_dir: Path, name: str) -> Block:
     block = read_block(run_dir, name)
     if block is None:
-        known = ", ".join(table_names(run_dir)) or "no table at all"
+        names = table_names(run_dir)
+        if name in names:
+            empty = "the table has no rows: the run ended before its first power flow was kept; run it longer"
+            raise InputError([Problem(str(run_dir), "table", name, empty)])
+        known = ", ".join(names) or "no table at all"
         remedy = f"a crosscheck needs the tables grid and substation; this run has {known}"
         raise InputError([Problem(str(run_dir), "table", name, remedy)])
     return block

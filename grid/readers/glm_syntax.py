@@ -114,7 +114,8 @@ class _Source:
         """Yield (text, file, line) without comments; shown : who asks for the file."""
         if not path.is_file():
             remedy = f"provide {path.name} in {path.parent.name or path.parent}/"
-            raise InputError([Problem(shown, "file", "missing", remedy)])
+            found = "a folder" if path.is_dir() else "missing"
+            raise InputError([Problem(shown, "file", found, remedy)])
         whole = path.resolve()
         if whole in self.open:
             chain = " includes ".join(file.name for file in (*self.open[self.open.index(whole) :], whole))
@@ -124,6 +125,8 @@ class _Source:
         self.open.append(whole)
         conditions: list[_Condition] = []
         text = path.read_text(encoding="utf-8-sig", errors="replace")
+        if "\0" in text:
+            raise InputError([Problem(shown, "file", path.name, "is no text; give a model as .glm")])
         for number, raw in enumerate(text.splitlines(), start=1):
             if raw.lstrip().startswith("#"):
                 # a number sign that stands alone opens a comment

@@ -10,9 +10,10 @@ from plotly.subplots import make_subplots
 
 from voltier.scenarios.report.run import Run
 from voltier.scenarios.report.style import (
-    ACCENT,
     CASE_COLORS,
     COLOR,
+    INK,
+    MUTED,
     Section,
     dress,
     embed,
@@ -43,7 +44,7 @@ def _figure(
     titles = ["until the areas agree", "sent in a clearing [kB]"]
     figure = make_subplots(1, 2, subplot_titles=titles, horizontal_spacing=0.08)
     first = area == area[0]
-    for key, label, color in (("rounds", "rounds", ACCENT), ("slots", "slots", CASE_COLORS[1])):
+    for key, label, color in (("rounds", "rounds", INK), ("slots", "slots", MUTED)):
         shown = np.where(failed[first], np.nan, values[key][first])
         figure.add_trace(_points(label, t_s[first], shown, color), 1, 1)
     if failed[first].any():

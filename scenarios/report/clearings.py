@@ -55,7 +55,7 @@ def section(run: Run) -> Section:
 def _figure(
     markets: list[str], market: np.ndarray, t_s: np.ndarray, values: dict[str, np.ndarray]
 ) -> go.Figure:
-    shown = [measure for measure in MEASURES if measure[0] in values]
+    shown = [measure for measure in MEASURES if np.isfinite(values.get(measure[0], np.nan)).any()]
     titles = [f"{title} [{unit}]" for _, title, unit in shown]
     figure = make_subplots(1, len(shown), subplot_titles=titles, horizontal_spacing=0.07)
     for i, name in enumerate(markets):
@@ -132,10 +132,12 @@ def _finding(
     )
     main = market == ("primary" if "primary" in markets else markets[0])
     if "gap" in values:
+        bounded = np.isfinite(values["gap"][main]).any()
         unbounded = int((~np.isfinite(values["gap"][main])).sum())
         if unbounded:
             text += f", {unbounded:,} of them without a certified bound"
-        text += f"; the largest {market[main][0]} gap is {_reading(values, 'gap', main, np.nanmax)}"
+        if bounded:
+            text += f"; the largest {market[main][0]} gap is {_reading(values, 'gap', main, np.nanmax)}"
     if "solve_s" in values:
         text += f", the median solve takes {_reading(values, 'solve_s', main, np.nanmedian)} ms"
     return text

@@ -169,8 +169,11 @@ def _overlay(
         if found is not None:
             t_s, values = found
             hover = "%{y:,.0f} kW" if unit == "kW" else "%{y:.4f} $/kWh"
-            figure.add_trace(line(name, t_s, values, _color(i), hover=hover, step=unit != "kW"))
             means[name] = float(np.nanmean(values))
+            if unit != "kW":
+                shown = Panel(t_s, ("mean",), {"y": values[:, None]}).held()
+                t_s, values = shown.t_s, shown["y"][:, 0]
+            figure.add_trace(line(name, t_s, values, _color(i), hover=hover, step=unit != "kW"))
             span_s = max(span_s, float(t_s[-1] - t_s[0]))
     if not means:
         return absent(anchor, title, "None of these runs has this table.")

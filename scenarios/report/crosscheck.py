@@ -129,7 +129,7 @@ def _verdict(check: Crosscheck) -> Section:
 
 def _where(check: Crosscheck, kpis: Kpis) -> str:
     when = kpis.get("voltage.worst_t_s")
-    if not isinstance(when, int):
+    if not isinstance(when, int) or not kpis["voltage.max_difference_pu"]:
         return "–"
     return html.escape(f"{kpis['voltage.worst_node']}, {clock(when + check.start_s)}")
 
@@ -150,15 +150,15 @@ def _over_time(check: Crosscheck) -> Section:
             np.maximum(part.change.v_max_pu, SMALLEST_PU),
             np.maximum(part.change.v_median_pu, SMALLEST_PU),
         )
-        figure.add_trace(line(name, t_s, top, _color(i), **look))
+        figure.add_trace(_dotted(line(name, t_s, top, _color(i), **look)))
         figure.add_trace(line(f"{name}, median", t_s, middle, _color(i), dash="dot", width=1.2, **look))
-        largest[name] = part.kpis["voltage.max_difference_pu"]
+        largest[name] = _number(part.kpis, "voltage.max_difference_pu")
     dress(figure, 380, "difference of |v| [p.u.]", span_s=float(t_s[-1] - t_s[0]))
     figure.update_yaxes(type="log", exponentformat="power")
     figure.update_layout(showlegend=True)
-    figure.add_hline(y=check.limits.v_pu, line={"color": COLOR["limit"], "dash": "dash", "width": 1})
+    _draw_limits(figure, check)
     finding = "Largest at any node: " + ", ".join(
-        f"{value:.1e} p.u. in {name}" for name, value in largest.items()
+        f"{value} p.u. in {name}" for name, value in largest.items()
     )
     note = '<p class="note">Line: largest over the nodes; dotted: median; dashed: what is allowed.</p>'
     return Section("voltage", "Voltage difference over time", finding, embed(figure, "voltage-figure") + note)
@@ -183,7 +183,7 @@ def _by_node(check: Crosscheck) -> Section:
     figure.update_xaxes(type="category", tickangle=-45, tickformat=None, hoverformat=None)
     figure.update_yaxes(type="log", exponentformat="power")
     figure.update_layout(showlegend=True, margin_b=80)
-    figure.add_hline(y=check.limits.v_pu, line={"color": COLOR["limit"], "dash": "dash", "width": 1})
+    _draw_limits(figure, check)
     finding = "Worst node by engine: " + ", ".join(
         f"{part.kpis['voltage.worst_node']} in {name}"
         if part.kpis["voltage.max_difference_pu"]
@@ -202,8 +202,9 @@ def _power(check: Crosscheck) -> Section:
         if not part.kpis["minutes"]:
             continue
         look = {"hover": "%{y:.3g} kW", "legendgroup": name}
-        figure.add_trace(line(name, t_s, part.change.loss_kw, _color(i), **look), 1, 1)
-        figure.add_trace(line(name, t_s, part.change.import_kw, _color(i), showlegend=False, **look), 2, 1)
+        loss, imported = part.change.loss_kw, part.change.import_kw
+        figure.add_trace(_dotted(line(name, t_s, loss, _color(i), **look)), 1, 1)
+        figure.add_trace(_dotted(line(name, t_s, imported, _color(i), showlegend=False, **look)), 2, 1)
         words.append(
             f"{name} {_number(part.kpis, 'losses.difference_percent')} % of the losses and "
             f"{_number(part.kpis, 'import.difference_percent')} % of the peak import"
@@ -234,6 +235,24 @@ def _models(check: Crosscheck) -> Section:
         ]
         parts.append(f"<p><b>{html.escape(name)}</b> {html.escape(' '.join(told))}</p>")
     return Section("models", "What the engines model", "", "".join(parts))
+
+
+def _draw_limits(figure: go.Figure, check: Crosscheck) -> None:
+    """Draw what is allowed; with two limits each says whose it is."""
+    of: dict[float, list[str]] = {}
+    for name in check.checked:
+        of.setdefault(limits_of(name, check.limits).v_pu, []).append(name)
+    for limit, names in of.items():
+        text = f"allowed for {', '.join(names)}" if len(of) > 1 else ""
+        note = {"annotation_text": text, "annotation_font": {"size": 11, "color": COLOR["limit"]}}
+        figure.add_hline(y=limit, line={"color": COLOR["limit"], "dash": "dash", "width": 1}, **note)
+
+
+def _dotted(trace: go.Scatter) -> go.Scatter:
+    """Give a line with gaps a marker a value: one that stands between two gaps would not be seen."""
+    if not np.isfinite(np.asarray(trace.y, dtype=float)).all():
+        trace.update(mode="lines+markers", connectgaps=True, marker={"size": 6})
+    return trace
 
 
 def _color(i: int) -> str:

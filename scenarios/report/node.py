@@ -42,6 +42,9 @@ def section(run: Run) -> Section:
     first = int(np.nanargmax(np.nansum(np.abs(thin["p_kw"]), axis=0)))
     series = _series(thin, meter, tariff)
     figure = _figure(thin, {name: values[first] for name, values in series.items()})
+    for trace, rows in zip(figure.data, series.values(), strict=True):
+        if not np.isfinite(rows).any():
+            trace.showlegend = False
     body = with_choice(figure, "node", "Node", [f"bus {name}" for name in thin.names], first, series)
     return Section("node", "One node's bids and schedule", _finding(thin, meter), body)
 
@@ -122,7 +125,7 @@ def _figure(thin: Panel, values: dict[str, Array]) -> go.Figure:
     figure.add_trace(line("mean tariff", thin.t_s, values["tariff"], COLOR["tariff"], **price), 2, 1)
     dress(figure, 460, span_s=float(thin.t_s[-1] - thin.t_s[0]))
     figure.update_yaxes(title_text="injection [kW]", row=1, col=1)
-    figure.update_yaxes(title_text="price [$/kWh]", tickformat=".2f", row=2, col=1)
+    figure.update_yaxes(title_text="price [$/kWh]", row=2, col=1)
     return figure
 
 
@@ -133,5 +136,5 @@ def _finding(thin: Panel, meter: Array | None) -> str:
         text = f"The market moves a node by {number(moved)} kW from its baseline on average"
     if meter is not None and np.isfinite(meter).any():
         miss = float(np.nanmean(np.abs(meter - thin["p_kw"])))
-        text += f"; meters follow the schedule to within {number(miss)} kW"
+        text += f"; meters follow the schedule to within {number(miss)} kW on average"
     return text

@@ -279,4 +279,6 @@ def _scaling(points: Sequence[ScalingPoint]) -> Section:
     )
     finding = f"The time of a round grows with atoms to the power of: {grows}" if len(points) > 1 else ""
     table = rows_html(header, body, numeric_from=1, css="cases")
-    return Section("scaling", "Size", finding, embed(figure, "scaling-figure") + table + note)
+    # one size makes no curve: the table says it all
+    picture = embed(figure, "scaling-figure") if len(points) > 1 else ""
+    return Section("scaling", "Size", finding, picture + table + note)

@@ -61,7 +61,7 @@ def study_duck_curve(
     sensitivity: bool = True,
     tell: Callable[[str], None] = lambda _: None,
 ) -> CaseKpis:
-    """Run the scenarios; write out/kpis.json, one flat object a case, out/duck_curve.csv and out/duck_curve.html.
+    """Run the scenarios; write out/kpis.json, one flat object a case, out/duck_curve.csv and out/index.html.
 
     day : MM-DD of the typical year ; starts : of "min", "mid", "full", the first gives cases a, b and c, each other
     one its own ; max_rounds : of each stage of NST-PAC ; tell : takes a line for each case that begins.

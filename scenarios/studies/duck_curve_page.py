@@ -97,7 +97,7 @@ def write_page(
     reading: Reading,
     starts: Sequence[str],
 ) -> Path:
-    """Write out/duck_curve.html; results : days by case ; kpis : figures by case, other readings among them."""
+    """Write out/index.html; results : days by case ; kpis : figures by case, other readings among them."""
     sections = [_published(kpis), _net_load(results, kpis), _ramps(results), _stored(results, starts)]
     sections += [_agreement(kpis), _starts(kpis, starts)]
     sections += [_other(kpis)] if any(name.startswith("reading_") for name in kpis) else []
@@ -112,7 +112,7 @@ def write_page(
         tiles="",
         sections=sections,
     )
-    path = out / "duck_curve.html"
+    path = out / "index.html"
     path.write_text(text, encoding="utf-8")
     return path
 

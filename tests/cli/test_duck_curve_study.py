@@ -41,7 +41,7 @@ def test_one_state_of_charge_leaves_figures_a_table_and_a_page(tmp_path: Path) -
     ramps = sum(abs(float(row["ramp_kw"])) for row in rows if row["case"] == "c")
     # Three decimals of 24 hours.
     assert ramps == pytest.approx(kpis["c"]["ramping.total_kw"], abs=0.02)
-    page = (tmp_path / "out" / "duck_curve.html").read_text()
+    page = (tmp_path / "out" / "index.html").read_text()
     for text in ("How we read the source", "3923.7", "16.97", "Node numbers"):
         assert text in page
     again = study("duck-curve", *SMALL, "--out", "out", cwd=tmp_path)
