@@ -234,6 +234,8 @@ def _battery(premises: Premises, k: int, name: str, phases: str) -> Iterator[str
         "charge_off_threshold": number(_CHARGE_OFF_W),
         "discharge_off_threshold": number(_DISCHARGE_OFF_W),
         "discharge_on_threshold": number(_DISCHARGE_ON_W),
+        # the battery's own reserve_state_of_charge is not heeded here
+        "soc_reserve": number(_RESERVE),
         "charge_lockout_time": number(_LOCKOUT_S),
         "discharge_lockout_time": number(_LOCKOUT_S),
     }
@@ -251,7 +253,6 @@ def _battery(premises: Premises, k: int, name: str, phases: str) -> Iterator[str
             "battery_capacity": f"{number(1000.0 * float(premises.battery_kwh[k]))} Wh",
             "round_trip_efficiency": number(_ROUND_TRIP),
             "state_of_charge": number(START_SOC),
-            "reserve_state_of_charge": number(_RESERVE),
         },
     )
 

@@ -51,8 +51,8 @@ def _spread(figure: go.Figure, t_s: NDArray[np.int64], values: Array, color: str
 
 
 def _finding(run: Run, here: dict[str, list[int]]) -> str:
-    counted = " and ".join(f"{len(columns)} {KINDS[key]}" for key, columns in here.items())
-    text = f"{counted[0].upper()}{counted[1:]} live in the power-flow engine, unknown to the market"
+    counted = ", ".join(f"{len(columns)} {KINDS[key]}" for key, columns in here.items())
+    text = f"In the power-flow engine live, unknown to the market: {counted}"
     daily_kwh, inside_c = (
         run.kpis.get(f"gridlabd.{name}") for name in ("house_kwh_per_day", "indoor_mean_c")
     )

@@ -101,6 +101,20 @@ def test_batteries_take_up_what_the_sun_leaves_and_give_it_in_the_dark() -> None
     assert (dark.soc[battery] < states[0.0][0].soc[battery]).all()
 
 
+def test_a_battery_gives_what_it_held_and_rests_at_its_reserve() -> None:
+    flow, premises = engine(read_feeder("ieee13"), 38.0)
+    states = [minute(flow, k)[1] for k in range(240)]
+    flow.close()
+    battery = slice(HOUSES, HOUSES + PV)
+    power_kw = np.array([own.object_p_kw[battery] for own in states])
+    charge = np.array([own.soc[battery] for own in states])
+    np.testing.assert_allclose(charge[-1], 0.1, atol=1e-6)
+    assert np.abs(power_kw[-30:]).max() < 1e-6
+    drawn_kwh = (charge[0] - charge[-1]) * premises.battery_kwh
+    # inverter 0.97, store 0.95 one way; a minute's sample of power is not its mean
+    np.testing.assert_allclose(power_kw[1:].sum(axis=0) / 60.0, 0.92 * drawn_kwh, rtol=0.06)
+
+
 def test_a_new_process_begins_again_at_the_set_points_and_says_so() -> None:
     flow, premises = engine(read_feeder("ieee13"), 38.0)
     for k in range(0, 180, 20):
