@@ -92,6 +92,10 @@ def _of_rows(kind: str, receiver: str, fields: Mapping[str, Any], part: External
         sma = fields["sma"]
         if not np.isin(sma, known).all() or len(np.unique(sma)) < len(sma):
             yield f"sma is {_few(sma.tolist())}, expected some of {_few(known)}, each once"
+    if kind == "SmaBids" and part.n_smo is not None:
+        for name in ("p0_phase_kw", "q0_phase_kvar"):
+            if len(fields[name]) != part.n_smo:
+                yield f"{name} has {len(fields[name])} rows, expected {part.n_smo}, one for each SMO"
     if kind == "Injections":
         limits = {"phase": 3, **({"bus": part.n_bus} if part.n_bus else {})}
         for name, n in limits.items():

@@ -85,7 +85,7 @@ def external_part(scenario: Scenario, name: str) -> ExternalPart:
         "bus": list(case.feeder.bus),
     }
     rows: dict[str, list[int]] = {}
-    survives = role == "resilience"
+    n_smo, survives = None, role == "resilience"
     if role in ("smo", "cmo"):
         tables = _agents(case, int(shard), alone)
         takers = _takers(scenario, [row["smo"] for row in tables["smo"]])
@@ -97,7 +97,7 @@ def external_part(scenario: Scenario, name: str) -> ExternalPart:
             rows = {f"SmaSchedule>cmo.{shard}": sma} | {f"SmoBids>{to}": smo for to, smo in takers.items()}
         else:
             rows = {f"{kind}>smo.{shard}": sma for kind in ("SmaBids", "SmaMeters")}
-        survives = role == "smo" and scenario.secondary.policy != "abort"
+        n_smo, survives = len(tables["smo"]), role == "smo" and scenario.secondary.policy != "abort"
     if role == "pmo":
         rows = {f"PrimarySchedule>smo.{k}": smo.tolist() for k, smo in enumerate(case.shard_smos)}
         survives = scenario.primary.policy != "abort"
@@ -105,7 +105,7 @@ def external_part(scenario: Scenario, name: str) -> ExternalPart:
         facts["node"] = np.argwhere(case.feeder.has_phase).tolist()
         facts["regulator"] = list(case.feeder.regulators.name)
         facts["tap"] = start_taps(scenario, case.feeder).tolist()
-    return ExternalPart(facts=facts, rows=rows, n_bus=len(case.feeder.bus), survives=survives)
+    return ExternalPart(facts=facts, rows=rows, n_bus=len(case.feeder.bus), n_smo=n_smo, survives=survives)
 
 
 def _takers(scenario: Scenario, smo: list[int]) -> dict[str, list[int]]:

@@ -235,12 +235,26 @@ def _wrong_transport(scenario: Scenario) -> list[tuple[str, object, str]]:
             "set it to branch_flow, or primary.transport to local: three-phase areas are no federates yet"
         )
         wrong.append(("primary.formulation", primary.formulation, remedy))
+    wrong += _wrong_cut(primary.channel, scenario.end_s)
     private = "set it to false: it needs every bid in one place, and areas keep theirs to themselves"
     if primary.relaxation_bound:
         wrong.append(("primary.relaxation_bound", True, private))
     if scenario.resilience.mitigate:
         wrong.append(("resilience.mitigate", True, private))
     return wrong
+
+
+def _wrong_cut(channel: ChannelSection, end_s: int) -> list[tuple[str, object, str]]:
+    start_s, until_s = channel.cut_start_s, channel.cut_end_s
+    if until_s is not None and until_s <= start_s:
+        return [("primary.channel.cut_end_s", until_s, f"it must be later than cut_start_s = {start_s} s")]
+    if start_s >= end_s:
+        return [("primary.channel.cut_start_s", start_s, f"it must be within the run, before {end_s} s")]
+    if not channel.cut_areas and (start_s or until_s is not None):
+        return [
+            ("primary.channel.cut_areas", "none", "name the areas that are cut off, or leave the times out")
+        ]
+    return []
 
 
 def _wrong_bulk(scenario: Scenario) -> list[tuple[str, object, str]]:

@@ -50,13 +50,13 @@ class ChannelSection(Section):
     loss: Annotated[Share, Field(lt=1.0, description="share of packets that are lost")] = 0.0
     delay_slots: Annotated[
         int,
-        Field(ge=0, le=100, description="slots that each packet is late; a slot is one exchange of packets"),
+        Field(ge=0, le=10, description="slots that each packet is late; a slot is one exchange of packets"),
     ] = 0
     jitter_slots: Annotated[
         int,
         Field(
             ge=0,
-            le=100,
+            le=10,
             description="slots that a packet is late beyond, at most: packets overtake each other",
         ),
     ] = 0

@@ -164,6 +164,19 @@ def test_what_areas_cannot_do_is_said_before_anything_starts(change, field):
         check_data(load_scenario("ieee123-areas", [change]))
 
 
+@pytest.mark.parametrize(
+    ("cut", "field"),
+    [
+        (("cut_areas=[1]", "cut_start_s=600", "cut_end_s=300"), "cut_end_s"),
+        (("cut_areas=[1]", "cut_start_s=3600"), "cut_start_s"),
+        (("cut_start_s=600",), "cut_areas"),
+    ],
+)
+def test_a_cut_that_would_never_be_is_refused(cut, field):
+    with pytest.raises(InputError, match=rf"primary\.channel\.{field}"):
+        load_scenario("ieee123-areas", [f"primary.channel.{change}" for change in cut])
+
+
 def test_mail_cannot_be_disturbed_where_there_is_none(tmp_path):
     scenario = load_scenario("ieee123-areas", ["primary.channel.loss=0.1"])
     with pytest.raises(InputError, match=r"primary\.channel"):

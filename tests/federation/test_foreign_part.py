@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from voltier.agents.messages import SmaMeters
+from voltier.agents.messages import SmaBids, SmaMeters
 from voltier.federates.border import check_body
 from voltier.federates.foreign_part import external_part
 from voltier.federates.part import ExternalPart
@@ -28,6 +28,18 @@ def test_readings_of_others_or_twice_are_refused(sma):
     found = check_body(meters(*sma), "smo.0", 0, PART)
     assert found is not None
     assert "expected some of [4, 5, 6]" in found
+
+
+@pytest.mark.parametrize(("rows", "words"), [(2, ""), (3, "p0_phase_kw has 3 rows, expected 2")])
+def test_bids_by_phase_have_a_row_for_each_operator(rows, words):
+    each, by_phase = np.zeros(3), np.zeros((rows, 3))
+    bids = SmaBids(
+        t_s=0, sma=np.arange(3), p0_kw=each, p_min_kw=each, p_max_kw=each, q0_kvar=each, q_min_kvar=each,
+        q_max_kvar=each, beta_p_usd_per_kw2h=1.0 + each, beta_q_usd_per_kvar2h=1.0 + each,
+        p0_phase_kw=by_phase, q0_phase_kvar=by_phase,
+    )  # fmt: skip
+    assert words in (check_body(bids, "smo.0", 0, ExternalPart(n_smo=2)) or "")
+    assert bool(words) == (check_body(bids, "smo.0", 0, ExternalPart(n_smo=2)) is not None)
 
 
 def test_with_areas_each_takes_the_bids_of_its_own_operators():
