@@ -60,15 +60,10 @@ class Part:
 class ExternalPart:
     """What only the case knows of a part that somebody outside plays.
 
-        facts : the rows it is about, for its author to read. rows : "MESSAGE>receiver" → the exact content of the
-    <<<<<<< HEAD
-        message's index. n_bus : size of the feeder's bus table. survives : whether the market goes on, on what was said
-        last, when the federate is gone.
-    =======
-        message's index. n_bus : size of the feeder's bus table. n_smo : operators of the shard, each of which has a row in
-        the columns by phase of SmaBids. survives : whether the market goes on, on what was said
-        last, when the federate is gone. optional : types of answers that this case does without.
-    >>>>>>> 7e91b7f17324e9143a72f21e03acb5c82e3735f0
+    facts : the rows it is about, for its author to read. rows : "MESSAGE>receiver" → the exact content of the
+    message's index. n_bus : size of the feeder's bus table. n_smo : operators of the shard, each of which has a row in
+    the columns by phase of SmaBids. survives : whether the market goes on, on what was said last, when the federate is
+    gone.
     """
 
     facts: Mapping[str, Any] = field(default_factory=dict)
