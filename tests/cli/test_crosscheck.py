@@ -122,6 +122,15 @@ def test_wrong_input_is_code_two_and_says_what_to_do(
         assert text in done.stderr
 
 
+def test_a_damaged_file_of_a_run_is_named(folder: Path) -> None:
+    shutil.copytree(folder / "ours", folder / "damaged")
+    for name, command in (("kpis.json", "compare"), ("manifest.json", "report")):
+        (folder / "damaged" / name).write_text("{")
+        done = voltier(command, "damaged", cwd=folder)
+        assert done.code == 2
+        assert name in done.stderr and "cannot be read as a JSON object" in done.stderr
+
+
 def test_compare_sets_tables_of_another_tool_beside_a_run(folder: Path) -> None:
     done = voltier("compare", "ours", "theirs", "--out", "both.html", cwd=folder)
     assert done.code == 0, done.stderr
