@@ -89,7 +89,8 @@ class MqttLink:
         except OSError as error:
             reason = error.strerror or str(error)
             raise FederationError(
-                f"no MQTT broker answers at {self._broker} (hardware.broker): {reason}"
+                f"no MQTT broker answers at {self._broker} (hardware.broker): {reason}; start one, "
+                "such as `mosquitto -p 1883`, or name yours"
             ) from error
         self._client.loop_start()
         if not self._answered.wait(_CONNECT_S) or self._refusal:

@@ -26,6 +26,10 @@ _TERMINATE_S = 5.0
 _KIND_RANK = {"external": 0, "clearing": 1, "operator": 1, "input": 1, "wiring": 1, "": 2, "bus": 3}
 
 
+_SAID = ("input", "wiring", "clearing")
+"""Kinds of failure whose text says what to do: the end of the log would repeat it below a traceback."""
+
+
 @dataclass(slots=True)
 class Child:
     """A process under watch. beat : its last sign of life; changed : when that last brought news [s]."""
@@ -178,7 +182,8 @@ class Supervisor:
         else:
             how = f"ended with exit code {code}"
         moment = "" if child.beat.t_s is None else f" at simulated second {child.beat.t_s}"
-        text = f"federate {child.name} {how}{moment}\n{last_lines(child.log)}"
+        log = f"log: {child.log}" if child.beat.kind in _SAID else last_lines(child.log)
+        text = f"federate {child.name} {how}{moment}\n{log}"
         return ClearingAborted(text) if child.beat.kind == "clearing" else FederationError(text)
 
 

@@ -67,7 +67,9 @@ def export_gridlabd(scenario: Scenario, run_dir: Path | None = None) -> dict[str
     feeder = read_feeder(scenario.feeder.name)
     course = _published(scenario, feeder) if run_dir is None else _recorded(scenario, feeder, run_dir)
     model = GlmFeeder.of(feeder, keeps_open=True)
-    stop = scenario.start + timedelta(seconds=scenario.end_s)
+    # a run may be shorter than its scenario, or than it was meant to be
+    end_s = scenario.end_s if run_dir is None else int(course.t_s[-1]) + MINUTE_S
+    stop = scenario.start + timedelta(seconds=end_s)
     setting = GlmSetting(
         about=f"of scenario {scenario.name}: wires, devices, and a load at every place that is driven from outside",
         start=f"{scenario.start:{TIME}}",
@@ -86,7 +88,7 @@ def export_gridlabd(scenario: Scenario, run_dir: Path | None = None) -> dict[str
         "helics": "helics.json",
         "model": "network.glm",
         "start": f"{scenario.start:{TIME}}",
-        "duration_s": scenario.end_s,
+        "duration_s": end_s,
         "period_s": MINUTE_S,
         "timeout_s": 30.0,
     }
@@ -148,6 +150,11 @@ def _recorded(scenario: Scenario, feeder: Feeder, run_dir: Path) -> _Course:
     bus, phase = np.nonzero(feeder.has_phase)
     table = read_table(run_dir, "grid")
     t_s = np.unique(table["t_s"].to_numpy())
+    if not len(t_s):
+        remedy = (
+            "its table grid has no rows: the run ended before its first power flow was kept; run it longer"
+        )
+        raise InputError([Problem("command line", "--run", str(run_dir), remedy)])
     ran = RunDirectory(run_dir).scenario()
     if ran.feeder != scenario.feeder or ran.start != scenario.start or table.num_rows != len(t_s) * len(bus):
         remedy = f"export the run's own scenario, {run_dir / 'config.resolved.yaml'}"

@@ -95,7 +95,7 @@ class RunDirectory:
 
     def manifest(self) -> dict[str, Any]:
         """Return the manifest as it stands."""
-        return json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))
+        return read_json(self.path / "manifest.json")
 
     def finish(self, status: Status, message: str = "") -> None:
         """Note in the manifest how and when the run ended."""
@@ -115,6 +115,15 @@ def write_json(path: Path, content: Mapping[str, Any]) -> Path:
     )
     passing.replace(path)
     return path
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file of a run. Raises InputError for one that holds no JSON object."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        remedy = f"cannot be read as a JSON object ({error}); copy the run again"
+        raise InputError([Problem(str(path.parent), "file", path.name, remedy)]) from error
 
 
 def _manifest(scenario: Scenario, command: Sequence[str], transport: str) -> dict[str, Any]:

@@ -156,11 +156,14 @@ def _over_time(check: Crosscheck) -> Section:
     dress(figure, 380, "difference of |v| [p.u.]", span_s=float(t_s[-1] - t_s[0]))
     figure.update_yaxes(type="log", exponentformat="power")
     figure.update_layout(showlegend=True)
-    _draw_limits(figure, check)
+    allowed = _draw_limits(figure, check)
     finding = "Largest at any node: " + ", ".join(
         f"{value} p.u. in {name}" for name, value in largest.items()
     )
-    note = '<p class="note">Line: largest over the nodes; dotted: median; dashed: what is allowed.</p>'
+    note = (
+        '<p class="note">Line: largest over the nodes; dotted: median; dashed: what is allowed, '
+        f"{html.escape(allowed)}.</p>"
+    )
     return Section("voltage", "Voltage difference over time", finding, embed(figure, "voltage-figure") + note)
 
 
@@ -237,15 +240,14 @@ def _models(check: Crosscheck) -> Section:
     return Section("models", "What the engines model", "", "".join(parts))
 
 
-def _draw_limits(figure: go.Figure, check: Crosscheck) -> None:
-    """Draw what is allowed; with two limits each says whose it is."""
+def _draw_limits(figure: go.Figure, check: Crosscheck) -> str:
+    """Draw what is allowed for the engines, and say whose limit is which."""
     of: dict[float, list[str]] = {}
     for name in check.checked:
         of.setdefault(limits_of(name, check.limits).v_pu, []).append(name)
-    for limit, names in of.items():
-        text = f"allowed for {', '.join(names)}" if len(of) > 1 else ""
-        note = {"annotation_text": text, "annotation_font": {"size": 11, "color": COLOR["limit"]}}
-        figure.add_hline(y=limit, line={"color": COLOR["limit"], "dash": "dash", "width": 1}, **note)
+    for limit in of:
+        figure.add_hline(y=limit, line={"color": COLOR["limit"], "dash": "dash", "width": 1})
+    return "; ".join(f"{limit:g} p.u. for {', '.join(names)}" for limit, names in of.items())
 
 
 def _dotted(trace: go.Scatter) -> go.Scatter:

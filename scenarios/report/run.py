@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -17,7 +16,7 @@ import yaml
 from voltier.grid.errors import InputError
 from voltier.grid.feeder import Feeder, read_feeder
 from voltier.scenarios.households import Households, households
-from voltier.scenarios.manifest import RunDirectory
+from voltier.scenarios.manifest import RunDirectory, read_json
 from voltier.scenarios.panels import as_block
 from voltier.scenarios.report.panel import Panel, pivot
 from voltier.scenarios.results import read_table, table_names
@@ -134,4 +133,4 @@ class Run:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text())) if path.exists() else {}
+    return read_json(path) if path.exists() else {}

@@ -62,7 +62,7 @@ def _figure(thin: Panel, order: np.ndarray) -> go.Figure:
         )
     )
     dress(figure, 400, f"{len(order)} SMAs, worst at the bottom", span_s=float(thin.t_s[-1] - thin.t_s[0]))
-    figure.update_layout(hovermode="closest", margin={"t": 12})
+    figure.update_layout(hovermode="closest", margin={"t": 36})
     figure.update_yaxes(showticklabels=False, ticks="", showgrid=False, zeroline=False)
     return figure
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from voltier.grid.errors import InputError, Problem
-from voltier.scenarios.manifest import write_json
+from voltier.scenarios.manifest import read_json, write_json
 from voltier.scenarios.schema import Scenario
 
 Run = Callable[[Scenario, Path], Path]
@@ -23,7 +22,7 @@ def run_cases(cases: Mapping[str, Scenario], run: Run, out: Path) -> CaseKpis:
     kpis: CaseKpis = {}
     for name, scenario in cases.items():
         path = run(scenario, out / name)
-        kpis[name] = json.loads((path / "kpis.json").read_text(encoding="utf-8"))
+        kpis[name] = read_json(path / "kpis.json")
         # Written after each case: a long study that is cut short leaves what it has.
         write_json(out / "kpis.json", kpis)
     return kpis

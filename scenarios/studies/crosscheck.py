@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from voltier.grid.feeder import Feeder, read_feeder
 from voltier.grid.flow.engines import SEQUENCE_ENGINES, engine, three_phase_engines
 from voltier.grid.flow.port import PowerFlow
 from voltier.scenarios.crosscheck import Kpis, difference, figures, limits_of, read_dispatch, replay
-from voltier.scenarios.manifest import RunDirectory, write_json
+from voltier.scenarios.manifest import RunDirectory, read_json, write_json
 from voltier.scenarios.report.crosscheck import Checked, Crosscheck, write_page
 from voltier.scenarios.schema import Scenario, load_scenario
 
@@ -150,7 +149,7 @@ def _write(found: Crosscheck, run_dir: Path, out: Path) -> None:
                 for key in KEPT
                 if key in kpis
             }
-            write_json(own, json.loads(own.read_text(encoding="utf-8")) | kept)
+            write_json(own, read_json(own) | kept)
     except OSError as error:
         remedy = f"cannot be written ({error.strerror}); choose another directory"
         raise InputError([Problem("crosscheck", "--out", str(out), remedy)]) from error

@@ -138,6 +138,9 @@ def test_validate_says_that_a_library_scenario_is_sound(tmp_path: Path) -> None:
         (["export", "gridlabd", "ieee123-day", "full"], ["full", "empty or not there yet"]),
         (["export", "gridlabd", "ieee123-day", "out", "--run", "full"], ["no run directory"]),
         (["import", "gridlabd", "no-such.glm", "out"], ["no-such.glm", "provide"]),
+        (["import", "gridlabd", "full", "out"], ["a folder", "provide"]),
+        (["import", "gridlabd", sys.executable, "out"], ["no text", ".glm"]),
+        (["crosscheck", ".", "--every", "x"], ["--every", "crosscheck --help"]),
         (["export", "helics", "no-such-day", "out"], ["no-such-day", "ieee123-day"]),
         (
             ["run", "ieee123-day", "--external", "smo.7"],
@@ -154,7 +157,11 @@ def test_validate_says_that_a_library_scenario_is_sound(tmp_path: Path) -> None:
             ["run", "ieee123-day", "--external", "grid", "--answer-limit", "200"],
             ["--answer-limit", "federation.timeout_s"],
         ),
-        (["check", "ieee123-day", "--federate", "recorder"], ["recorder", "smo.0"]),
+        (["check", "ieee123-day", "--federate", "recorder"], ["--federate", "recorder", "smo.0"]),
+        (
+            ["check", "ieee123-hour", "--federate", "smo.0", "--command", "no-such-program {invitation}"],
+            ["--command", "no-such-program", "cannot be started"],
+        ),
     ],
 )
 def test_bad_input_is_refused_with_a_remedy_before_anything_starts(
@@ -272,6 +279,19 @@ def test_an_interrupted_run_says_what_is_left_of_it(tmp_path: Path) -> None:
     assert f"voltier report {out}" in said
     assert json.loads((out / "manifest.json").read_text())["status"] == "interrupted"
     assert voltier("report", str(out), cwd=tmp_path).returncode == 0
+
+
+def test_ctrl_c_outside_a_run_is_said_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from voltier.federates.cli import app
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("voltier.scenarios.schema.scenario_names", interrupted)
+    assert _guarded(lambda: app(["list"], standalone_mode=False)) == 130
+    assert capsys.readouterr().err.strip() == "voltier: interrupted"
 
 
 def test_the_study_of_distributed_clearing_runs_a_small_case(tmp_path: Path) -> None:

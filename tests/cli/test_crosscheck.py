@@ -56,6 +56,8 @@ def test_a_run_stands_up_to_two_other_engines(folder: Path) -> None:
     done = voltier("crosscheck", "ours", "--engines", "opendss,power-grid-model", cwd=folder)
     assert done.code == 0, done.stderr
     assert "within" in done.stdout
+    # units are no markup, and nothing is cut where there is no terminal
+    assert "Δ|v| [p.u.]" in done.stdout and "[s]" in done.stdout and "…" not in done.stdout
     found = json.loads((folder / "ours" / "crosscheck" / "crosscheck.json").read_text())
     assert list(found) == ["opendss", "power-grid-model"]
     # the run's own engine gives the same bits; the other differs by the 1e-6 ohm that OpenDSS's regulators keep
@@ -101,6 +103,7 @@ def test_tables_of_another_tool_are_checked_on_a_named_scenario(folder: Path) ->
         (["ours", "--every", "0"], ["--every", "1 or more"]),
         (["theirs"], ["theirs", "--scenario"]),
         (["broken", "--engines", "opendss"], ["grid", "needs the tables grid and substation"]),
+        (["early", "--engines", "opendss"], ["grid", "the table has no rows", "run it longer"]),
     ],
 )
 def test_wrong_input_is_code_two_and_says_what_to_do(
@@ -109,10 +112,23 @@ def test_wrong_input_is_code_two_and_says_what_to_do(
     if "broken" in arguments and not (folder / "broken").exists():
         shutil.copytree(folder / "ours", folder / "broken")
         (folder / "broken" / "tables" / "grid.parquet").unlink()
+    if "early" in arguments and not (folder / "early").exists():
+        shutil.copytree(folder / "ours", folder / "early")
+        path = folder / "early" / "tables" / "grid.parquet"
+        pq.write_table(pq.read_table(path).slice(0, 0), path)
     done = voltier("crosscheck", *arguments, cwd=folder)
     assert done.code == 2
     for text in said:
         assert text in done.stderr
+
+
+def test_a_damaged_file_of_a_run_is_named(folder: Path) -> None:
+    shutil.copytree(folder / "ours", folder / "damaged")
+    for name, command in (("kpis.json", "compare"), ("manifest.json", "report")):
+        (folder / "damaged" / name).write_text("{")
+        done = voltier(command, "damaged", cwd=folder)
+        assert done.code == 2
+        assert name in done.stderr and "cannot be read as a JSON object" in done.stderr
 
 
 def test_compare_sets_tables_of_another_tool_beside_a_run(folder: Path) -> None:

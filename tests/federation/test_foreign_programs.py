@@ -169,6 +169,16 @@ def test_the_check_says_what_is_wrong_and_where(fault: str, words: str, tmp_path
     assert done.stdout.rstrip().endswith("not passed")
 
 
+def test_the_check_does_not_wait_for_a_program_that_has_failed(tmp_path: Path) -> None:
+    command = f"{sys.executable} -P -c 'raise SystemExit(3)'"
+    began = time.monotonic()
+    done = voltier("check", "ieee123-hour", "--federate", "smo.0", "--command", command, cwd=tmp_path)
+    # half of the 120 s that it has to join; setting up takes some ten of them
+    assert time.monotonic() - began < 60.0
+    assert done.returncode == 2
+    assert "the program ended with exit code 3 before it joined" in done.stdout
+
+
 # ---------------------------------------------------------------------- the exported federation
 
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from voltier.federates.exchange_formats import write_files
@@ -130,6 +131,14 @@ def test_a_run_of_another_scenario_is_refused(tmp_path: Path) -> None:
     run = run_scenario(load_scenario("ieee123-hour", ["hours=0.25"]), tmp_path / "run", transport="none")
     with pytest.raises(InputError, match=re.escape("config.resolved.yaml")):
         export_gridlabd(scenario_of("ieee13"), run)
+    # a run that is shorter than the scenario is played for as long as it was
+    files = export_gridlabd(load_scenario("ieee123-hour"), run)
+    assert json.loads(files["federate.json"])["duration_s"] == 900
+    assert "18:15:00" in files["network.glm"]
+    table = run / "tables" / "grid.parquet"
+    pq.write_table(pq.read_table(table).slice(0, 0), table)
+    with pytest.raises(InputError, match="no rows"):
+        export_gridlabd(load_scenario("ieee123-hour"), run)
 
 
 def test_helics_topics_stand_on_objects_of_the_model(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from made_up_run import MadeUp, Page, drawn, figure_of, finding, write_run
 
 from voltier.grid.feeder import read_feeder
-from voltier.scenarios.report import write_report
+from voltier.scenarios.report import clearings, write_report
 from voltier.scenarios.report.feeder_map import MOST_FRAMES, frame_times, segments
 from voltier.scenarios.report.key_figures import readable, split_key
 from voltier.scenarios.report.panel import pivot
@@ -216,3 +216,12 @@ def test_numbers_and_clock_read_well():
     ]
     assert [clock(x) for x in (0, 47000, 90000)] == ["00:00", "13:03", "day 2 01:00"]
     assert blend(((0.0, "#000000"), (1.0, "#ffffff")), 0.5) == "#808080"
+
+
+def test_clearings_without_a_bound_have_no_empty_picture_and_no_largest_gap():
+    market, status = np.array(["primary"] * 2, dtype=object), np.array(["optimal"] * 2, dtype=object)
+    values = {"gap": np.full(2, np.nan), "ac_residual_pu": np.full(2, 1e-14), "solve_s": np.array([2.0, 4.0])}
+    figure = clearings._figure(["primary"], market, np.array([0, 300]), values)
+    assert [note.text for note in figure.layout.annotations] == ["AC residual [p.u.]", "solve time [ms]"]
+    said = clearings._finding(["primary"], market, status, values)
+    assert "2 of them without a certified bound" in said and "gap" not in said
