@@ -72,29 +72,29 @@ class Gate:
 
     # ------------------------------------------------------------------ its life
 
-    def welcome(self) -> None:
+    def welcome(self, tick: Callable[[], None] = lambda: None) -> None:
         """Wait for the outsider, examine what it registered, and go to time zero with it.
 
-        Raises OutsiderError, which the outsider is told too.
+        tick : called while waiting. Raises OutsiderError, which the outsider is told too.
         """
         limit_s = self._door.join_s
         until = time.monotonic() + limit_s
-        self._wait_for_somebody(until)
+        self._wait_for_somebody(until, tick)
         wrong = [problem for item in self._subscriptions for problem in item.problems()]
         wrong += self._pair.unconnected()
         self.findings = examine(self._ask, self.part, wrong)
         errors = [finding.text for finding in self.findings if finding.severe]
         if errors:
             raise self._refused("is wired wrongly: " + "; ".join(errors))
-        if not self._together("EnterExecutingMode", until):
+        if not self._together("EnterExecutingMode", until, tick):
             raise self._refused(f"did not go to time zero within {limit_s:g} s")
 
-    def _wait_for_somebody(self, until: float) -> None:
+    def _wait_for_somebody(self, until: float, tick: Callable[[], None]) -> None:
         """Go to initializing mode with the outsider. Who comes with a wrong key takes a HELICS federation down: so
         it is set up again, and the right one has its time."""
         while True:
             try:
-                if not self._together("EnterInitializingMode", until):
+                if not self._together("EnterInitializingMode", until, tick):
                     raise self._refused(self._nobody())
                 there = self._ask("root", "federates")
             except OutsiderLostError:
@@ -224,12 +224,12 @@ class Gate:
             )
         self._complete(federate)
 
-    def _together(self, step: str, until: float) -> bool:
+    def _together(self, step: str, until: float, tick: Callable[[], None]) -> bool:
         """Take both our federates through a step; return whether the outsider took it in time."""
         both = (self._pair.mouth, self._pair.ear)
         for federate in both:
             self._begin(step, federate)
-        if not all(self._ended(federate, until) for federate in both):
+        if not all(self._ended(federate, until, tick) for federate in both):
             return False
         for federate in both:
             self._complete(federate)
@@ -243,12 +243,13 @@ class Gate:
         _, function = self._under_way.pop(id(federate))
         self._call(function, federate)
 
-    def _ended(self, federate: Any, until: float) -> bool:
+    def _ended(self, federate: Any, until: float, tick: Callable[[], None] = lambda: None) -> bool:
         """Wait for a call under way; HELICS itself knows no time limit."""
         nap_s = _SHORTEST_NAP_S
         while not h.helicsFederateIsAsyncOperationCompleted(federate):
             if time.monotonic() > until:
                 return False
+            tick()
             time.sleep(nap_s)
             nap_s = min(2.0 * nap_s, _LONGEST_NAP_S)
         return True
