@@ -160,7 +160,7 @@ def test_validate_says_that_a_library_scenario_is_sound(tmp_path: Path) -> None:
         (["check", "ieee123-day", "--federate", "recorder"], ["--federate", "recorder", "smo.0"]),
         (
             ["check", "ieee123-hour", "--federate", "smo.0", "--command", "no-such-program {invitation}"],
-            ["--command", "no-such-program", "cannot be started"],
+            ["--command", "there is no program no-such-program", "give its path"],
         ),
     ],
 )
